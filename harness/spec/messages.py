@@ -1,0 +1,127 @@
+"""What supervisor and trainer say to each other: one JSON object a line, told apart by `type`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from harness.spec.base import Spec
+from harness.spec.budget import Budget
+from harness.spec.result import Rung, TrialResult
+from harness.spec.task import Task
+from harness.spec.trial import TrialConfig
+
+Algorithm = Literal["sequential", "chunked"]
+
+
+class Open(Spec):
+    """Load the model and prepare the data; answered by Preparing while that goes on, then by Ready or Refused."""
+
+    type: Literal["open"] = "open"
+    model: str
+    task: Task
+    cache_dir: str
+    seed: int
+    prepare_only: bool = Field(False, description="only prepare: of the model its processor is read, no weights")
+
+
+class Train(Spec):
+    """Run one trial; answered by Report at each rung, then Finished or Failed."""
+
+    type: Literal["train"] = "train"
+    config: TrialConfig
+    budget: Budget
+    seed: int
+    attempt: str = Field(description="folder for transcripts.jsonl and weights/")
+
+
+class Decide(Spec):
+    """The answer to a Report: whether the trial goes on. Not asked at the last rung."""
+
+    type: Literal["decide"] = "decide"
+    go_on: bool
+
+
+class Transcribe(Spec):
+    """Decode a split with stored weights, merged; answered by Transcribed or Failed."""
+
+    type: Literal["transcribe"] = "transcribe"
+    config: TrialConfig
+    weights: str | None = Field(description="a weights/ folder; null for the base as it is")
+    split: str
+    output: str = Field(description="transcripts.jsonl to write")
+    speed_passes: int = Field(3, ge=0, description="timed passes after a warm-up; 0: no timing")
+    speed_clips: int = Field(64, ge=1, description="clips in a timed pass, spread over the durations")
+
+
+class Preparing(Spec):
+    """How far the preparation is, in a sentence."""
+
+    type: Literal["preparing"] = "preparing"
+    text: str
+
+
+class TranscribeLong(Spec):
+    """Decode recordings longer than the model's window with stored weights; answered by Transcribed or Failed."""
+
+    type: Literal["transcribe_long"] = "transcribe_long"
+    config: TrialConfig
+    weights: str | None = Field(description="a weights/ folder; null for the base as it is")
+    split: str
+    algorithm: Algorithm
+    output: str = Field(description="transcripts.jsonl to write")
+
+
+class Ready(Spec):
+    """The trainer holds model and features."""
+
+    type: Literal["ready"] = "ready"
+    device: str
+    environment: dict[str, Any]
+    data: dict[str, Any] = Field(description="the data report: counts, hours, exclusions, hashes")
+
+
+class Report(Spec):
+    """A rung was reached; the trainer waits for Decide unless it is the last."""
+
+    type: Literal["report"] = "report"
+    rung: Rung
+    last: bool
+
+
+class Finished(Spec):
+    """A trial ended; transcripts and weights lie in the attempt folder."""
+
+    type: Literal["finished"] = "finished"
+    result: TrialResult
+
+
+class Transcribed(Spec):
+    """A split was decoded to the file asked for."""
+
+    type: Literal["transcribed"] = "transcribed"
+    rtfx: float | None
+    decoding: dict[str, Any]
+    latency_seconds: float | None = Field(None, description="of one clip alone: mean, of the median pass")
+    data: str | None = Field(None, description="hash of what was decoded, where the data report has none")
+
+
+class Failed(Spec):
+    """The order could not be carried out. After `poisoned` the process must be replaced."""
+
+    type: Literal["failed"] = "failed"
+    reason: str
+    poisoned: bool
+
+
+class Refused(Spec):
+    """The user must act: the message is a UserError's."""
+
+    type: Literal["refused"] = "refused"
+    message: str
+
+
+Order = Annotated[Open | Train | Decide | Transcribe | TranscribeLong, Field(discriminator="type")]
+Answer = Annotated[Preparing | Ready | Report | Finished | Transcribed | Failed | Refused, Field(discriminator="type")]
+
+order_adapter: TypeAdapter[Order] = TypeAdapter(Order)
+answer_adapter: TypeAdapter[Answer] = TypeAdapter(Answer)

@@ -1,0 +1,109 @@
+"""What a trial, a baseline or a replicate leaves behind: one record for all three."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from harness.spec.base import Spec
+from harness.spec.budget import Budget
+from harness.spec.trial import TrialConfig
+
+Kind = Literal["zero_shot", "recipe", "trial", "published", "replicate", "external"]
+State = Literal["complete", "pruned", "fail"]
+
+
+class Transcript(Spec):
+    """One line of transcripts.jsonl: raw text, never normalised."""
+
+    id: str
+    reference: str
+    hypothesis: str
+    audio_seconds: float | None = None
+    speaker: str | None = None
+    condition: str | None = None
+    dataset: str | None = None
+
+
+class Scores(Spec):
+    """Corpus-level rates as fractions of the reference words (or characters); `wer` is normalised, `wer_raw` is not."""
+
+    wer: float
+    wer_raw: float
+    cer: float
+    insertions: float
+    deletions: float
+    substitutions: float
+    utterances: int
+    reference_words: int
+    normalizer: str
+
+
+class Rung(Spec):
+    """An evaluation on validation on the way of a trial."""
+
+    index: int
+    step: int
+    examples: int
+    train_loss: float | None = Field(description="mean over label tokens since the rung before; null for zero-shot")
+    loss: float = Field(description="teacher-forced loss on validation, mean over label tokens")
+    scores: Scores
+    train_seconds: float
+    evaluation_seconds: float
+
+
+class Cost(Spec):
+    """What a trial took. Evaluation, logging and data preparation are not in train_seconds."""
+
+    steps: int
+    examples: int
+    train_seconds: float
+    first_steps_seconds: float = Field(0.0, description="of train_seconds, what the first two steps took")
+    evaluation_seconds: float
+    samples_per_second: float | None = Field(None, description="training examples a second, first steps left out")
+    audio_seconds_per_second: float | None = None
+    peak_memory_bytes: int
+    memory_kind: Literal["cuda_reserved", "process_rss"]
+    host_peak_bytes: int | None = Field(None, description="resident memory of the trainer process")
+    trainable_parameters: int
+    total_parameters: int
+    adapter_bytes: int | None = Field(description="weights on disk; null where nothing was trained")
+    optimizer_8bit_share: float | None = Field(
+        None, description="of the optimizer's state for tensors of 4096 numbers and more, the share really in 8 bit"
+    )
+    per_device_train_batch_size: int | None = Field(None, description="as run, after auto_micro_batch")
+    gradient_accumulation_steps: int | None = None
+
+
+class TrialResult(Spec):
+    """What a trainer reports at the end of a trial."""
+
+    state: State
+    reason: str | None = None
+    rungs: tuple[Rung, ...]
+    cost: Cost | None = Field(description="null where memory ran out before anything could be measured")
+
+
+class Record(Spec):
+    """result.json: the truth about one run, from which the MLflow mirror and every table are made."""
+
+    schema_version: Literal[1] = 1
+    kind: Kind
+    name: str
+    number: int | None = Field(None, description="the Optuna trial's number")
+    seed: int
+    state: State
+    reason: str | None = None
+    config: TrialConfig
+    budget: Budget
+    notes: tuple[str, ...] = ()
+    rungs: tuple[Rung, ...] = ()
+    cost: Cost | None = Field(None, description="null where the run died before it could be measured")
+    started: str
+    ended: str
+    environment: dict[str, Any]
+    data: dict[str, Any]
+
+    @property
+    def scores(self) -> Scores | None:
+        """Validation scores at the last rung that was reached."""
+        return self.rungs[-1].scores if self.rungs else None

@@ -1,0 +1,131 @@
+"""A search space: what is fixed, what is sampled and from which distribution, under which budget."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from harness.errors import nearest
+from harness.spec.base import Spec, describe
+from harness.spec.budget import Budget
+from harness.spec.trial import CONDITIONS, TrialConfig, applies
+
+
+class Distribution(Spec):
+    """One dimension, with Optuna's words: `choices`, or `low` and `high` with `log` or `step`."""
+
+    choices: tuple[Any, ...] | None = Field(None, min_length=1)
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+
+    @field_validator("choices")
+    @classmethod
+    def _hashable(cls, choices: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        return None if choices is None else tuple(tuple(c) if isinstance(c, list) else c for c in choices)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        ends = (self.low, self.high)
+        if (self.choices is None) == (ends == (None, None)):
+            raise ValueError("give either choices, or low and high")
+        if self.choices is not None:
+            if self.log or self.step is not None:
+                raise ValueError("log and step go with low and high, not with choices")
+            return self
+        if self.low is None or self.high is None or self.low > self.high:
+            raise ValueError("low and high are both needed, and low must not be above high")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log needs low above 0 and no step")
+        return self
+
+    def extremes(self) -> list[Any]:
+        """The values that decide whether the whole dimension is valid: every choice, or both ends."""
+        return list(self.choices) if self.choices is not None else [self.low, self.high]
+
+
+class Sampler(Spec):
+    """Who proposes the next configuration."""
+
+    name: Literal["tpe", "random"] = "tpe"
+    n_startup_trials: int = Field(10, ge=0, description="random trials before TPE begins to model")
+
+
+class Pruner(Spec):
+    """Who stops a trial at a rung."""
+
+    name: Literal["successive_halving", "none"] = "successive_halving"
+    reduction_factor: int = Field(2, ge=2, description="one trial in this many goes on to the next rung")
+
+
+class SearchSpace(Spec):
+    """A file of search_spaces/: what a sweep does when no option says otherwise."""
+
+    description: str
+    model: str = Field(description="a folder, a hub name such as openai/whisper-small, or demo")
+    task: str = Field(description="a task's name or a folder of speech")
+    budget: Budget
+    sampler: Sampler = Sampler()
+    pruner: Pruner = Pruner()
+    baselines: tuple[str, ...] = ()
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    sampled: dict[str, Distribution] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _known_fields(self) -> Self:
+        for name in [*self.fixed, *self.sampled]:
+            if name not in TrialConfig.model_fields:
+                raise ValueError(f"{name!r} is no setting of a trial; {nearest(name, TrialConfig.model_fields)}")
+        both = set(self.fixed) & set(self.sampled)
+        if both:
+            raise ValueError(f"{', '.join(sorted(both))} is both fixed and sampled")
+        return self
+
+    @model_validator(mode="after")
+    def _valid_everywhere(self) -> Self:
+        """Build a configuration for each pair of extremes, so that what cannot work fails here, not in a trial.
+
+        Pairs are enough: no rule of TrialConfig ties three settings together.
+        """
+        for name, dimension in self.sampled.items():
+            if is_integer(name) and any(v is not None and v != int(v) for v in dimension.extremes()):
+                raise ValueError(f"{name} takes whole numbers, but {dimension.extremes()} was given")
+        first = {name: dimension.extremes()[0] for name, dimension in self.sampled.items()}
+        extremes = [(name, value) for name, dimension in self.sampled.items() for value in dimension.extremes()]
+        for one, other in itertools.combinations_with_replacement(extremes, 2):
+            if one[0] != other[0] or one == other:
+                self._check({**first, **dict([one, other])}, f"{one[0]} {one[1]!r}, {other[0]} {other[1]!r}")
+        return self
+
+    def _check(self, sampled: dict[str, Any], where: str) -> None:
+        try:
+            TrialConfig.model_validate(self.joined(sampled))
+        except ValidationError as error:
+            raise ValueError(describe(error, f"with {where}", TrialConfig)) from None
+
+    def refused_on(self, device: str) -> str | None:
+        """Why part of the space cannot run on a device (cpu, cuda), or None."""
+        first = {name: dimension.extremes()[0] for name, dimension in self.sampled.items()}
+        for name, dimension in self.sampled.items():
+            for value in dimension.extremes():
+                config = TrialConfig.model_validate(self.joined({**first, name: value}))
+                if refusal := config.refused_on(device):
+                    return refusal
+        return None
+
+    def joined(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
+        """Fixed and sampled settings, without those that do not apply beside the others."""
+        values = {**self.fixed, **sampled}
+        return {name: value for name, value in values.items() if applies(name, values)}
+
+    def order(self) -> list[str]:
+        """The sampled settings, those first on which others depend."""
+        deciding = {other for other, _ in CONDITIONS.values()}
+        return sorted(self.sampled, key=lambda name: name not in deciding)
+
+
+def is_integer(field: str) -> bool:
+    """Whether a setting of a trial takes whole numbers, which makes its distribution an integer one."""
+    return int in (TrialConfig.model_fields[field].annotation, *get_args(TrialConfig.model_fields[field].annotation))

@@ -1,0 +1,108 @@
+"""The cache of prepared data: `python -m harness.cache` lists it, `--clear` removes entries."""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import UserError, nearest, reported
+from harness.supervisor.plan import CACHE_DIR
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One entry: features of a task, an unfinished preparation, or a dataset from the hub."""
+
+    path: Path
+    kind: str
+    task: str
+    clips: int | None
+    size: int
+    used: float
+
+
+def entries(cache: Path) -> Iterator[Stored]:
+    """All entries, oldest first."""
+    found = [path for folder in ("features", "hub") for path in (cache / folder).glob("*/")]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime):
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        kind, task, clips = "unfinished" if path.suffix == ".partial" else "damaged", "", None
+        if path.parent.name == "hub":
+            kind, task = "hub dataset" if (path / "done.json").is_file() else "unfinished", path.name.rsplit("-", 1)[0]
+        elif (path / "entry.json").is_file():
+            about = json.loads((path / "entry.json").read_text(encoding="utf-8"))
+            kind, task, clips = "features", about["task"], about["shape"][0]
+        stamps = path / "stamps.json"
+        yield Stored(path, kind, task, clips, size, (stamps if stamps.is_file() else path).stat().st_mtime)
+
+
+def print_entries(cache: Path) -> int:
+    """List the cache as a table."""
+    table, total = Table("entry", "kind", "task", box=None, pad_edge=False), 0
+    table.add_column("clips", justify="right")
+    table.add_column("size", justify="right")
+    table.add_column("written")
+    for entry in entries(cache):
+        total += entry.size
+        clips = "" if entry.clips is None else f"{entry.clips:,}"
+        written = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+        table.add_row(entry.path.name, entry.kind, entry.task, clips, _megabytes(entry.size), written)
+    console = Console(soft_wrap=True)
+    if table.row_count:
+        console.print(table)
+    console.print(f"{table.row_count} entries, {_megabytes(total)}, in {cache}", highlight=False)
+    return 0
+
+
+def clear(cache: Path, names: list[str]) -> int:
+    """Remove the named entries, all entries of the named tasks, or with no name everything; not one in use.
+
+    Raises:
+        UserError: if a name is neither an entry nor a task.
+    """
+    stored = list(entries(cache))
+    known = {entry.path.name for entry in stored} | {entry.task for entry in stored if entry.task}
+    for name in names:
+        if name not in known:
+            raise UserError(f"there is no entry or task {name!r} in {cache}; {nearest(name, known)}")
+    for entry in stored:
+        if names and entry.path.name not in names and entry.task not in names:
+            continue
+        lock = entry.path.with_name(f"{entry.path.name.removesuffix('.partial')}.lock")
+        try:
+            with FileLock(lock, timeout=0):
+                shutil.rmtree(entry.path)
+        except Timeout:
+            print(f"left {entry.path.name}: a process is preparing it")
+            continue
+        print(f"removed {entry.path.name}: {entry.kind} {entry.task}, {_megabytes(entry.size)}")
+    return 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, then list or clear."""
+    parser = argparse.ArgumentParser(prog="python -m harness.cache", description=__doc__)
+    parser.add_argument("--cache-dir", type=Path, default=CACHE_DIR, metavar="FOLDER", help=f"default: {CACHE_DIR}")
+    parser.add_argument(
+        "--clear", nargs="*", metavar="ENTRY|TASK", help="remove these entries, or without a name all of them"
+    )
+    options = parser.parse_args(arguments)
+    if options.clear is None:
+        return reported(lambda: print_entries(options.cache_dir))
+    return reported(lambda: clear(options.cache_dir, options.clear))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Sources -> utterances -> decoded 16 kHz mono -> cached log-mel -> batches."""

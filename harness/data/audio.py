@@ -1,0 +1,142 @@
+"""An audio file -> 16 kHz mono samples."""
+
+import hashlib
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+SAMPLE_RATE = 16_000
+QUALITY = "HQ"
+RESAMPLER = f"soxr {QUALITY}"
+UNREADABLE = {".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp"}
+STREAMED = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # sizes in the header of a wav file that was written to a pipe
+
+Samples = npt.NDArray[np.float32]
+
+
+class UndecodableError(Exception):
+    """The file is no audio that soundfile reads, is cut off, or holds values that are no samples."""
+
+
+def decode(path: Path, offset: float | None = None, duration: float | None = None) -> Samples:
+    """Decode, mix down by the mean of the channels, and resample: float32, shape (samples,), in -1..1.
+
+    Args:
+        path: a file that libsndfile reads: wav, flac, ogg, opus, mp3 and others.
+        offset: seconds at which to begin; None for the whole file.
+        duration: seconds to read from there; None up to the end.
+
+    Raises:
+        UndecodableError: with a reason that names no path.
+    """
+    return load(path, offset, duration)[0]
+
+
+def load(path: Path, offset: float | None = None, duration: float | None = None) -> tuple[Samples, str]:
+    """As `decode`, and a digest: of the file's bytes, or where a part is read, of that part's samples."""
+    if offset is not None:  # not the whole file: an hour's recording may hold a thousand clips
+        samples = _decode(path, path.suffix, offset, duration)
+        return samples, _digest(samples.tobytes())
+    content = read_bytes(path)
+    return _decode(content, path.suffix), _digest(content)
+
+
+def digest(path: Path, offset: float | None = None, duration: float | None = None) -> str:
+    """The digest that `load` gives, decoding only where it must."""
+    return _digest(read_bytes(path)) if offset is None else load(path, offset, duration)[1]
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content; UndecodableError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UndecodableError("the file is missing") from None
+    except OSError as error:
+        raise UndecodableError(f"the file cannot be read: {error.strerror}") from None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
+
+
+def _decode(source: bytes | Path, suffix: str, offset: float | None = None, duration: float | None = None) -> Samples:
+    if source == b"":
+        raise UndecodableError("the file is empty")
+    if isinstance(source, bytes):
+        _check_whole(source)
+    try:
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            samples, rate = _read(file, offset, duration), file.samplerate
+    except (soundfile.LibsndfileError, OSError, TypeError, RuntimeError) as error:
+        raise UndecodableError(_reason(error, source, suffix)) from None
+    if not len(samples):
+        raise UndecodableError("holds no samples")
+    mono: Samples = samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise UndecodableError("holds samples that are not finite")
+    if rate != SAMPLE_RATE:
+        mono = soxr.resample(mono, rate, SAMPLE_RATE, quality=QUALITY)
+    return mono.astype(np.float32, copy=False)
+
+
+def _read(file: soundfile.SoundFile, offset: float | None, duration: float | None) -> Samples:
+    if offset is None:
+        samples: Samples = file.read(dtype="float32", always_2d=True)
+        return samples
+    start = round(offset * file.samplerate)
+    if start >= file.frames:
+        raise UndecodableError(f"begins at {offset:g} s of a file of {file.frames / file.samplerate:g} s")
+    file.seek(start)
+    part: Samples = file.read(
+        -1 if duration is None else round(duration * file.samplerate), dtype="float32", always_2d=True
+    )
+    return part
+
+
+def _check_whole(content: bytes) -> None:
+    """Notice a file that was cut off and yet opens: libsndfile takes what is left of wav, ogg and mp3 for all of it."""
+    expected = 0
+    if content[:4] == b"RIFF" and len(content) >= 12:
+        (size,) = struct.unpack("<I", content[4:8])
+        expected = 0 if size in STREAMED else size + 8 - 1  # the last byte may be padding that was not written
+    elif content[:4] == b"OggS":
+        expected = _ogg_end(content)
+    elif content[:3] == b"ID3" or content[:1] == b"\xff":
+        expected = int(0.95 * _mp3_size(content))
+    if len(content) < expected:
+        raise UndecodableError(f"the file is cut off: {len(content):,} bytes of {expected:,}")
+
+
+def _ogg_end(content: bytes) -> int:
+    """Where the last page of an Ogg file ends by its own table of segments."""
+    page = content.rfind(b"OggS")
+    if page + 27 > len(content):
+        return page + 27
+    segments = content[page + 26]
+    table = content[page + 27 : page + 27 + segments]
+    return page + 27 + segments + sum(table)
+
+
+def _mp3_size(content: bytes) -> int:
+    """The bytes of audio by an mp3's Xing or Info header; 0 where it has none or that does not say."""
+    at = max(content.find(b"Xing", 0, 4096), content.find(b"Info", 0, 4096))
+    if at < 0 or len(content) < at + 16 or not content[at + 7] & 2:
+        return 0
+    start = at + (12 if content[at + 7] & 1 else 8)  # the number of frames, if given, comes first
+    return int.from_bytes(content[start : start + 4], "big")
+
+
+def _reason(error: Exception, source: bytes | Path, suffix: str) -> str:
+    if isinstance(source, Path) and not source.is_file():
+        return "the file is missing"
+    ending = suffix.lower()
+    if ending in UNREADABLE:
+        return f"{ending} is not read; convert it first, for example: ffmpeg -i IN{ending} OUT.flac"
+    said = error.error_string if isinstance(error, soundfile.LibsndfileError) else type(error).__name__
+    return f"not read as audio: {said}"

@@ -1,0 +1,156 @@
+"""Which examples a trial sees in which order, and batches of them as tensors."""
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import WhisperTokenizer
+
+IGNORED = -100
+WINDOW = 50  # batches within which length_order arranges
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """input_features (clips, mel bins, frames) fp32; decoder_input_ids and labels (clips, tokens), -100 is no label."""
+
+    input_features: Tensor
+    decoder_input_ids: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device; from pinned memory the copy runs beside the computation."""
+        parts = (self.input_features, self.decoder_input_ids, self.labels)
+        return Batch(*(t.to(device, non_blocking=t.is_pinned()) for t in parts))
+
+    def pinned(self) -> "Batch":
+        """The same batch in page-locked memory, from which a GPU copies by itself."""
+        return Batch(*(t.pin_memory() for t in (self.input_features, self.decoder_input_ids, self.labels)))
+
+    @property
+    def label_tokens(self) -> int:
+        """Tokens that count in the loss."""
+        return int((self.labels != IGNORED).sum())
+
+
+def label_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -> list[int]:
+    """<|startoftranscript|><|language|><|task|><|notimestamps|> text <|endoftext|>.
+
+    The text begins with a space, as in Whisper's own training.
+    """
+    tokenizer.set_prefix_tokens(language=language, task=task, predict_timestamps=False)
+    ids: list[int] = tokenizer(f" {text.strip()}").input_ids
+    return ids
+
+
+def collate(
+    features: npt.NDArray[np.float16],
+    labels: Sequence[list[int]],
+    rows: Sequence[int],
+    pad: int,
+    frames: int | None = None,
+) -> Batch:
+    """Gather rows, cut to `frames`, and pad their labels; the decoder sees each token and predicts the next."""
+    length = max(len(labels[row]) for row in rows)
+    ids = torch.full((len(rows), length), IGNORED)
+    for place, row in enumerate(rows):
+        ids[place, : len(labels[row])] = torch.tensor(labels[row])
+    mel = torch.from_numpy(np.asarray(features[np.asarray(rows), :, :frames], dtype=np.float32))
+    inputs, targets = ids[:, :-1], ids[:, 1:].contiguous()
+    return Batch(mel, inputs.masked_fill(inputs == IGNORED, pad), targets)
+
+
+def example_order(rows: Sequence[int], examples: int, seed: int) -> list[int]:
+    """The rows a trial trains on, in order: a fresh permutation each epoch, cut after `examples`."""
+    order: list[int] = []
+    epoch = 0
+    while len(order) < examples:
+        order += [rows[i] for i in np.random.default_rng([seed, epoch]).permutation(len(rows))]
+        epoch += 1
+    return order[:examples]
+
+
+def length_order(order: Sequence[int], lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
+    """The same examples in another order: batches of labels of about one length, so that little is padding.
+
+    Windows of 50 batches are sorted by `lengths[row]`, cut into batches, and the batches shuffled; a window's
+    examples stay in it, so every stretch of training sees nearly what it saw before. The last batch stays last.
+    """
+    generator, arranged = np.random.default_rng([seed, 1]), list[int]()
+    for start in range(0, len(order), WINDOW * batch_size):
+        window = sorted(order[start : start + WINDOW * batch_size], key=lambda row: (lengths[row], row))
+        whole = len(window) // batch_size
+        # The rest is drawn from everywhere, or the last batch would always be of the longest.
+        spare = set(generator.choice(len(window), len(window) - whole * batch_size, replace=False).tolist())
+        full = [row for place, row in enumerate(window) if place not in spare]
+        for batch in generator.permutation(whole):
+            arranged += full[batch * batch_size : (batch + 1) * batch_size]
+        arranged += [row for place, row in enumerate(window) if place in spare]
+    return arranged
+
+
+def occurrences(order: Sequence[int]) -> list[int]:
+    """How often each example of the order was there before: 0 in the first epoch, 1 in the second."""
+    seen: Counter[int] = Counter()
+    counts = []
+    for row in order:
+        counts.append(seen[row])
+        seen[row] += 1
+    return counts
+
+
+def prefetched(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
+    """The same items, made in a thread up to `ahead` before they are asked for; its errors are raised here.
+
+    One thread, so that the items are made in their order. It ends when the iterator is exhausted or closed.
+    """
+    ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(maxsize=ahead)
+    stopped = threading.Event()
+
+    def put(more: bool, value: T | BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put((more, value), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put(True, item):
+                    return
+            put(False, None)
+        except BaseException as error:
+            put(False, error)
+
+    thread = threading.Thread(target=work, daemon=True, name="prefetch")
+    thread.start()
+    try:
+        while True:
+            more, value = ready.get()
+            if more:
+                yield cast(T, value)
+            elif isinstance(value, BaseException):
+                raise value
+            else:
+                return
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Consecutive pieces of at most `size` items."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

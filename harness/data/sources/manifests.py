@@ -1,0 +1,122 @@
+"""Manifests in which a line is a recording: JSON lines as NeMo writes them, and Kaldi's data folders."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.data.sources.rows import Row, choose_columns, make_row
+from harness.data.sources.tables import records
+from harness.errors import UserError
+from harness.spec.task import Columns, KaldiSource, ManifestSource
+
+
+def read_manifest(source: ManifestSource, columns: Columns) -> Iterator[Row]:
+    """The lines of one manifest, or of one for each split.
+
+    Raises:
+        UserError: a line that is no JSON object, or lacks its file or text.
+    """
+    for split, path in by_split(source.manifests).items():
+        where = source.folder / path
+        if where.suffix not in (".jsonl", ".json", ".ndjson"):
+            raise UserError(f"{where} is no manifest of JSON lines; its name ends in .jsonl or .json")
+        for place, values in records(where, source.encoding):
+            chosen = choose_columns(columns, list(values), place)
+            row = make_row(values, chosen, [name for name in columns.groups if name in values], place)
+            offset = _seconds(values, "offset", place)
+            duration = _seconds(values, "duration", place) if offset is not None else None
+            yield Row(
+                place,
+                row.file,
+                row.text,
+                row.split or split,
+                row.id,
+                row.speaker,
+                row.condition,
+                row.language,
+                row.groups,
+                offset,
+                duration or None,
+            )
+
+
+def by_split(given: dict[str, Path] | Path) -> dict[str, Path]:
+    """One path for each split; "" is the split of a single path."""
+    return given if isinstance(given, dict) else {"": given}
+
+
+def _seconds(values: dict[str, Any], name: str, place: str) -> float | None:
+    value = values.get(name)
+    if value is None:
+        return None
+    if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0:
+        return float(value)
+    raise UserError(f"{place}: {name} is {value!r}; seconds were expected")
+
+
+def read_kaldi(source: KaldiSource) -> Iterator[Row]:
+    """The utterances of `text`, with their recording by wav.scp, or by segments and wav.scp.
+
+    Raises:
+        UserError: a missing file, an utterance without a recording, or a recording that is a command.
+    """
+    for split, data in by_split(source.data).items():
+        folder = source.folder / data
+        recordings = _pairs(folder / "wav.scp", source.encoding)
+        texts = _pairs(folder / "text", source.encoding)
+        speakers = _pairs(folder / "utt2spk", source.encoding) if (folder / "utt2spk").is_file() else {}
+        segments = _pairs(folder / "segments", source.encoding) if (folder / "segments").is_file() else None
+        for name, (line, text) in texts.items():
+            place = f"{data / 'text'} line {line}"
+            recording, offset, duration = name, None, None
+            if segments is not None:
+                if name not in segments:
+                    raise UserError(f"{place}: utterance {name!r} is not in segments")
+                recording, offset, duration = _segment(*segments[name], data / "segments")
+            if recording not in recordings:
+                raise UserError(f"{place}: {recording!r} is not in wav.scp")
+            file = _plain_path(*recordings[recording], data / "wav.scp")
+            speaker = speakers[name][1] if name in speakers else None
+            yield Row(place, file, text, split, id=name, speaker=speaker, offset=offset, duration=duration)
+
+
+def _pairs(path: Path, encoding: str) -> dict[str, tuple[int, str]]:
+    """Key -> (line number, the rest of its line)."""
+    try:
+        lines = path.read_text(encoding=encoding).split("\n")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: a Kaldi data folder holds wav.scp and text") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not {encoding.upper()} (byte {error.start}); name the source's encoding") from None
+    pairs: dict[str, tuple[int, str]] = {}
+    for number, line in enumerate(lines, start=1):
+        key, _, rest = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
+        if not key:
+            continue
+        if key in pairs:
+            raise UserError(f"{path.name} line {number}: {key!r} is listed twice, first at line {pairs[key][0]}")
+        pairs[key] = (number, rest.strip())
+    return pairs
+
+
+def _segment(line: int, rest: str, path: Path) -> tuple[str, float, float]:
+    parts = rest.split()
+    try:
+        recording, start, end = parts[0], float(parts[1]), float(parts[2])
+    except (IndexError, ValueError):
+        raise UserError(f"{path} line {line}: {rest!r}; expected RECORDING START END in seconds") from None
+    if not 0 <= start < end:
+        raise UserError(f"{path} line {line}: the segment from {start:g} to {end:g} s is empty")
+    return recording, start, end - start
+
+
+def _plain_path(line: int, given: str, path: Path) -> str:
+    if given.endswith("|"):
+        raise UserError(
+            f"{path} line {line}: {given!r} is a command, and none is run; write the audio to files "
+            "(wav-copy, or sox) and list their paths"
+        )
+    if ".ark:" in given:
+        raise UserError(f"{path} line {line}: {given!r} lies in a Kaldi archive; write it to a wav file (wav-copy)")
+    return given

@@ -1,0 +1,130 @@
+"""Folders with a table: metadata.csv, .tsv or .jsonl, at the top or in a folder for each split (audiofolder)."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.data.sources.rows import SPLIT_NAMES, Row, choose_columns, make_row
+from harness.errors import UserError
+from harness.spec.task import SPLITS, Columns, FolderSource
+
+TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
+SPLIT_FOLDERS = {*SPLITS, *SPLIT_NAMES}
+
+
+def read_folder(source: FolderSource, columns: Columns) -> Iterator[Row]:
+    """The rows of the folder's table, or of the tables in the folders of its splits.
+
+    Raises:
+        UserError: no table, or one that cannot be read.
+    """
+    folder = source.folder
+    if source.table is not None:
+        yield from read_rows(folder / source.table, columns, source.encoding)
+        return
+    top = _table_in(folder)
+    if top is not None:
+        yield from _split_by_folder(list(read_rows(top, columns, source.encoding)))
+        return
+    parts = [path for path in sorted(folder.glob("*/")) if _table_in(path)]
+    if not parts:
+        raise UserError(
+            f"{folder / TABLES[0]} is missing: a folder of speech holds a metadata.csv with columns file and text, "
+            "and if known speaker, condition, language and split"
+        )
+    for part in parts:
+        table = _table_in(part)
+        assert table is not None
+        for row in read_rows(table, columns, source.encoding):
+            yield _replaced(row, file=f"{part.name}/{row.file}", split=row.split or part.name)
+
+
+def _table_in(folder: Path) -> Path | None:
+    return next((folder / name for name in TABLES if (folder / name).is_file()), None)
+
+
+def _split_by_folder(rows: list[Row]) -> list[Row]:
+    """Take train/a.wav to be of train, as audiofolder does, where no row names a split and every file lies so."""
+    firsts = [row.file.split("/", 1)[0] for row in rows]
+    if any(row.split for row in rows) or not all(first in SPLIT_FOLDERS for first in firsts):
+        return rows
+    return [_replaced(row, file=row.file, split=first) for row, first in zip(rows, firsts, strict=True)]
+
+
+def _replaced(row: Row, file: str, split: str) -> Row:
+    return Row(row.place, file, row.text, split, row.id, row.speaker, row.condition, row.language, row.groups)
+
+
+def read_rows(path: Path, columns: Columns, encoding: str) -> Iterator[Row]:
+    """The rows of one table of any form, its columns chosen."""
+    chosen: dict[str, str] | None = None
+    for place, values in records(path, encoding):
+        if chosen is None:
+            chosen = choose_columns(columns, list(values), path.name)
+        yield make_row(values, chosen, columns.groups, place)
+    if chosen is None:
+        raise UserError(f"{path} lists no recordings")
+
+
+def records(path: Path, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, values) of each line of a .csv, .tsv or .jsonl file; a byte order mark and CRLF are no matter."""
+    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            if path.suffix in (".jsonl", ".json", ".ndjson"):
+                yield from _json_lines(file, path)
+            else:
+                yield from _delimited(file, path)
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"there is no table {path}") from None
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path} is not {encoding.removesuffix('-sig').upper()} ({_undecodable_line(path, encoding)}); "
+            "save it as UTF-8, or name its encoding in the task's source: encoding: latin-1"
+        ) from None
+    except LookupError:
+        raise UserError(f"there is no encoding {encoding!r}; try utf-8, utf-16 or latin-1") from None
+    except csv.Error as error:
+        raise UserError(f"{path} is not a table: {error}") from None
+
+
+def _delimited(file: Any, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    # In a .tsv a quotation mark is a character of the text, as Common Voice writes them.
+    tabs = path.suffix == ".tsv"
+    reader = csv.DictReader(
+        file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+    )
+    for row in reader:
+        place = f"{path.name} line {reader.line_num}"
+        if None in row:
+            raise UserError(
+                f"{place}: more values than the table has columns; a text with a comma in it needs quotation marks: "
+                f"{','.join(reader.fieldnames or [])!r}"
+            )
+        yield place, dict(row)
+
+
+def _json_lines(file: Any, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        place = f"{path.name} line {number}"
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{place} is not JSON: {error.msg} at column {error.colno}") from None
+        if not isinstance(value, dict):
+            raise UserError(f"{place} is no JSON object; one was expected, such as {{'audio_filepath': …, 'text': …}}")
+        yield place, value
+
+
+def _undecodable_line(path: Path, encoding: str) -> str:
+    """Where decoding fails: the whole file at once, for a stream's error counts bytes from its last buffer."""
+    content = path.read_bytes()
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError as error:
+        return f"line {content.count(bytes([10]), 0, error.start) + 1}, byte 0x{content[error.start]:02x}"
+    return "at its end"

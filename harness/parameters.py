@@ -1,0 +1,138 @@
+"""How many parameters a configuration has and trains, by arithmetic: no weights, no network, no torch."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.catalog import model_location
+from harness.errors import UserError, nearest
+from harness.spec.trial import TrialConfig
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """The sizes of a Whisper, under the names of its config.json."""
+
+    d_model: int
+    encoder_layers: int
+    decoder_layers: int
+    encoder_ffn_dim: int
+    decoder_ffn_dim: int
+    vocab_size: int
+    num_mel_bins: int = 80
+    max_source_positions: int = 1500
+    max_target_positions: int = 448
+
+
+def _official(
+    d_model: int, encoder_layers: int, decoder_layers: int, vocab_size: int = 51865, mels: int = 80
+) -> Dimensions:
+    return Dimensions(d_model, encoder_layers, decoder_layers, 4 * d_model, 4 * d_model, vocab_size, mels)
+
+
+# The dimensions that OpenAI published with each size (whisper/model.py's ModelDimensions in the checkpoints).
+OFFICIAL = {
+    "openai/whisper-tiny": _official(384, 4, 4),
+    "openai/whisper-base": _official(512, 6, 6),
+    "openai/whisper-small": _official(768, 12, 12),
+    "openai/whisper-medium": _official(1024, 24, 24),
+    "openai/whisper-large": _official(1280, 32, 32),
+    "openai/whisper-large-v2": _official(1280, 32, 32),
+    "openai/whisper-large-v3": _official(1280, 32, 32, 51866, 128),
+    "openai/whisper-large-v3-turbo": _official(1280, 32, 4, 51866, 128),
+    "openai/whisper-tiny.en": _official(384, 4, 4, 51864),
+    "openai/whisper-base.en": _official(512, 6, 6, 51864),
+    "openai/whisper-small.en": _official(768, 12, 12, 51864),
+    "openai/whisper-medium.en": _official(1024, 24, 24, 51864),
+}
+
+
+def dimensions(model: str) -> Dimensions:
+    """The sizes of a model: known ones by name, others from the config.json in their folder."""
+    if model in OFFICIAL:
+        return OFFICIAL[model]
+    path = Path(model_location(model)) / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"the sizes of model {model!r} are not known: it is neither a folder with a config.json nor an official "
+            f"Whisper; {nearest(model, [*OFFICIAL, 'demo'])}"
+        )
+    config = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return Dimensions(**{name: int(config[name]) for name in Dimensions.__dataclass_fields__})
+    except KeyError as error:
+        raise UserError(f"{path} is not a Whisper's configuration: it has no {error}") from None
+
+
+def _layer(width: int, ffn: int, attentions: int) -> int:
+    """A transformer layer: attentions (k_proj has no bias), two feed-forward matrices, and their layer norms."""
+    attention = 4 * width * width + 3 * width
+    return attentions * (attention + 2 * width) + 2 * width * ffn + ffn + width + 2 * width
+
+
+def _decoder(dims: Dimensions) -> int:
+    width = dims.d_model
+    layers = dims.decoder_layers * _layer(width, dims.decoder_ffn_dim, 2) + 2 * width
+    return layers + dims.vocab_size * width + dims.max_target_positions * width  # the output projection is tied
+
+
+def base_parameters(dims: Dimensions) -> tuple[int, int]:
+    """(all parameters, those that full fine-tuning trains): the encoder's sinusoidal positions stay fixed."""
+    width = dims.d_model
+    convolutions = 3 * dims.num_mel_bins * width + width + 3 * width * width + width
+    encoder = dims.encoder_layers * _layer(width, dims.encoder_ffn_dim, 1) + 2 * width
+    trained = convolutions + encoder + _decoder(dims)
+    return trained + dims.max_source_positions * width, trained
+
+
+def _adapted(dims: Dimensions, config: TrialConfig) -> Iterator[tuple[int, int, bool]]:
+    """(inputs, outputs, has a bias) of each projection that gets an adapter."""
+    width = dims.d_model
+    halves = {
+        "encoder": (dims.encoder_layers, dims.encoder_ffn_dim, 1),
+        "decoder": (dims.decoder_layers, dims.decoder_ffn_dim, 2),
+    }
+    for half, (layers, ffn, attentions) in halves.items():
+        if config.scope in (half, "both", None):
+            chosen = config.layers_to_transform or range(layers)
+            for module in (config.target_modules or ()) * sum(layer < layers for layer in chosen):
+                if module == "fc1":
+                    yield width, ffn, True
+                elif module == "fc2":
+                    yield ffn, width, True
+                else:
+                    yield from [(width, width, module != "k_proj")] * attentions
+
+
+def _all_biases(dims: Dimensions) -> int:
+    """Every parameter named bias: convolutions, projections (k_proj has none), feed-forward layers, layer norms."""
+    width = dims.d_model
+    encoder = dims.encoder_layers * ((3 + 1) * width + dims.encoder_ffn_dim + width + width)
+    decoder = dims.decoder_layers * (2 * (3 + 1) * width + dims.decoder_ffn_dim + width + width)
+    return 2 * width + encoder + decoder + 2 * width
+
+
+def count(dims: Dimensions, config: TrialConfig) -> tuple[int, int]:
+    """(trainable parameters, total parameters with the adapter), as PEFT counts them.
+
+    LoRA adds r * (inputs + outputs) to each adapted projection (Hu et al. 2021); DoRA a magnitude for each output
+    (Liu et al. 2024).
+    """
+    total, full = base_parameters(dims)
+    if config.method == "full":
+        return full, total
+    if config.method == "frozen_encoder":
+        return _decoder(dims), total
+    if config.method == "none" or config.r is None:
+        return 0, total
+    projections = list(_adapted(dims, config))
+    added = sum(config.r * (inputs + outputs) for inputs, outputs, _ in projections)
+    if config.use_dora:
+        added += sum(outputs for _, outputs, _ in projections)
+    trained = added
+    if config.bias == "lora_only":
+        trained += sum(outputs for _, outputs, biased in projections if biased)
+    elif config.bias == "all":
+        trained += _all_biases(dims)
+    return trained, total + added

@@ -1,0 +1,272 @@
+"""The trainer process: orders come in on standard input as JSON lines, answers go out; tensors live only here."""
+
+import ctypes
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import nn
+from transformers import WhisperConfig, WhisperProcessor
+from transformers.utils import logging as transformers_logging
+
+from harness.catalog import model_location
+from harness.data.audio import SAMPLE_RATE
+from harness.data.batches import label_ids
+from harness.data.features import Speech, prepare
+from harness.errors import UserError
+from harness.evaluate import by_length, real_time_factor, transcribe
+from harness.longform import recordings, transcribe_long, window_seconds
+from harness.meter import Clock, environment
+from harness.model.base import Base, load_base
+from harness.model.method import detach, load_trained
+from harness.model.regularize import shaped
+from harness.record import write_transcripts
+from harness.spec.messages import (
+    Answer,
+    Decide,
+    Failed,
+    Finished,
+    Open,
+    Order,
+    Preparing,
+    Ready,
+    Refused,
+    Train,
+    Transcribe,
+    Transcribed,
+    TranscribeLong,
+    order_adapter,
+)
+from harness.trial import Bench, make_accelerator, make_bench, run_trial
+
+LATENCY_CLIPS = 8  # decoded one at a time, spread over the durations
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+SECONDS_BETWEEN_NEWS = 2.0
+
+
+class Channel:
+    """The line to the supervisor. Libraries that print to standard output cannot disturb it: it is moved away first."""
+
+    def __init__(self) -> None:
+        self._orders: IO[str] = sys.stdin
+        self._answers: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+    def send(self, answer: Answer) -> None:
+        """Send one answer."""
+        self._answers.write(answer.model_dump_json() + "\n")
+        self._answers.flush()
+
+    def receive(self) -> Order | None:
+        """The next order; None when the supervisor has closed the line."""
+        line = self._orders.readline()
+        return order_adapter.validate_json(line) if line else None
+
+
+def die_with_parent() -> None:
+    """On Linux, be killed when the supervisor dies, even in the middle of a step."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Send what is printed meanwhile, by Python or by C libraries, to a file: the trial's own log."""
+    saved = os.dup(2)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    _print_to(file)
+    try:
+        yield
+    finally:
+        _print_to(saved)
+        os.close(file)
+        os.close(saved)
+
+
+def _print_to(descriptor: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+
+
+def open_bench(order: Open, say: Callable[[str], None] = lambda text: None) -> Bench:
+    """Load the model and prepare the data; `say` is told how far that is."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    base = load_base(order.model, device)
+    speech = prepare_speech(order, base.processor, base.model.config.max_target_positions, say)
+    return make_bench(base, speech, order.task)
+
+
+def prepare_only(order: Open, say: Callable[[str], None]) -> Speech:
+    """Prepare the data for a model of which only the processor and the configuration are read."""
+    location = model_location(order.model)
+    try:
+        processor = WhisperProcessor.from_pretrained(location)
+        limit = WhisperConfig.from_pretrained(location).max_target_positions
+    except Exception as error:  # the hub and transformers each raise their own kinds
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"cannot load the processor of {order.model!r}: {said[0]}") from None
+    return prepare_speech(order, processor, limit, say)
+
+
+def prepare_speech(
+    order: Open, processor: WhisperProcessor, max_label_tokens: int, say: Callable[[str], None]
+) -> Speech:
+    """Features and report of the task."""
+    tokenizer = processor.tokenizer
+
+    def label_length(text: str, language: str) -> int:
+        try:
+            return len(label_ids(tokenizer, text, language, order.task.task))
+        except ValueError as error:
+            raise UserError(f"task {order.task.name}: {error}") from None
+
+    words = json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()
+    return prepare(
+        order.task,
+        processor.feature_extractor,
+        label_length,
+        max_label_tokens,
+        Path(order.cache_dir),
+        vocabulary=hashlib.sha256(words).hexdigest()[:16],
+        say=say,
+    )
+
+
+def news(channel: Channel) -> Callable[[str], None]:
+    """Tell the supervisor how far the preparation is: counts of clips every few seconds, the rest at once."""
+    told = time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal told
+        if time.monotonic() - told > SECONDS_BETWEEN_NEWS or not text.endswith("clips"):
+            told = time.monotonic()
+            channel.send(Preparing(text=text))
+
+    return say
+
+
+def do_train(channel: Channel, bench: Bench, order: Train) -> None:
+    """Run a trial, reporting each rung and asking whether to go on."""
+    with logged_to(Path(order.attempt) / "log.txt"):
+        trial = run_trial(bench, order)
+        go_on: bool | None = None
+        while True:
+            try:
+                report = trial.send(go_on)
+            except StopIteration as end:
+                channel.send(Finished(result=end.value))
+                return
+            channel.send(report)
+            go_on = report.last or _may_go_on(channel)
+
+
+def _may_go_on(channel: Channel) -> bool:
+    answer = channel.receive()
+    if answer is None:
+        raise SystemExit("the supervisor is gone")
+    return isinstance(answer, Decide) and answer.go_on
+
+
+@contextmanager
+def decodable(base: Base, order: Transcribe | TranscribeLong) -> Iterator[nn.Module]:
+    """The model with an order's stored weights, an adapter merged, in its trial's window; the base comes back after."""
+    model: nn.Module = base.model
+    try:
+        if order.weights is not None:
+            model = load_trained(base, order.config, Path(order.weights))
+        with shaped(base, order.config):
+            yield model
+    finally:
+        detach(base, model)
+
+
+def do_transcribe(bench: Bench, order: Transcribe) -> Transcribed:
+    """Decode a split with stored weights, an adapter merged, and time it. All systems are decoded in fp32."""
+    base, speech = bench.base, bench.speech
+    accelerator = make_accelerator("fp32", base.device)
+    rows, rtfx, latency = speech.rows(order.split), None, None
+    with decodable(base, order) as model:
+        transcripts = transcribe(model, base, speech, rows, bench.decoding, accelerator)
+        if order.speed_passes:
+            timed = by_length(speech, rows)[:: max(1, len(rows) // order.speed_clips)][: order.speed_clips]
+            clips = [speech.samples(speech.utterances[row]) for row in timed]
+            passes = order.speed_passes
+            rtfx = real_time_factor(model, base, speech, timed, clips, bench.decoding, accelerator, passes)
+            apart = slice(None, None, max(1, len(timed) // LATENCY_CLIPS))
+            alone, heard = timed[apart], clips[apart]
+            single = replace(bench.decoding, batch_size=1)
+            one = real_time_factor(model, base, speech, alone, heard, single, accelerator, passes)
+            latency = sum(map(len, heard)) / SAMPLE_RATE / one / len(heard)
+    write_transcripts(Path(order.output), transcripts)
+    return Transcribed(rtfx=rtfx, latency_seconds=latency, decoding=bench.decoding.described())
+
+
+def do_transcribe_long(bench: Bench, order: TranscribeLong) -> Transcribed:
+    """Decode long recordings with merged weights; RTFx is that of one pass, without a warm-up."""
+    base, clock = bench.base, Clock(bench.base.device)
+    transcripts, clips, languages, data = recordings(bench.speech, order.split)
+    with decodable(base, order) as model:
+        clock.start()
+        texts = transcribe_long(model, base, clips, languages, bench.task.task, order.algorithm)
+        clock.stop()
+    found = [t.model_copy(update={"hypothesis": text}) for t, text in zip(transcripts, texts, strict=True)]
+    write_transcripts(Path(order.output), found)
+    seconds = sum(t.audio_seconds or 0.0 for t in transcripts)
+    decoding = {"strategy": f"greedy, long form {order.algorithm}", "window_seconds": window_seconds(base)}
+    return Transcribed(rtfx=seconds / clock.seconds, decoding=decoding, data=data)
+
+
+def main() -> None:
+    """Carry out orders until the line closes."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    channel, bench = Channel(), None
+    while (order := channel.receive()) is not None:
+        try:
+            if isinstance(order, Open) and order.prepare_only:
+                speech = prepare_only(order, news(channel))
+                channel.send(Ready(device="cpu", environment=environment(torch.device("cpu")), data=speech.report))
+            elif isinstance(order, Open):
+                bench = open_bench(order, news(channel))
+                channel.send(
+                    Ready(
+                        device=bench.base.device.type,
+                        environment=environment(bench.base.device),
+                        data=bench.speech.report,
+                    )
+                )
+            elif bench is None:
+                raise RuntimeError("an order came before the trainer was opened")
+            elif isinstance(order, Train):
+                bench = bench.on(order.config.base_weights)
+                do_train(channel, bench, order)
+            elif isinstance(order, Transcribe):
+                bench = bench.on(order.config.base_weights)
+                channel.send(do_transcribe(bench, order))
+            elif isinstance(order, TranscribeLong):
+                bench = bench.on(order.config.base_weights)
+                channel.send(do_transcribe_long(bench, order))
+        except UserError as error:
+            channel.send(Refused(message=str(error)))
+        except Exception as error:  # whatever a trial raises costs that trial, not the sweep
+            traceback.print_exc()
+            channel.send(Failed(reason=f"{type(error).__name__}: {error}", poisoned=True))
+            return
+
+
+if __name__ == "__main__":
+    main()

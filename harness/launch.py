@@ -1,0 +1,115 @@
+"""Starting a trainer process, and talking to it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from harness.catalog import ROOT
+from harness.errors import UserError
+from harness.spec.messages import Answer, Failed, Open, Order, Preparing, Ready, Refused, answer_adapter
+
+# Interpreters of BLAS and OpenMP each start a thread a core; nested they run many times slower than one.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class TrainerDiedError(Exception):
+    """The trainer's line closed without an answer; the message says how the process ended."""
+
+
+class Trainer:
+    """A trainer process that holds a model and its data. Its own log is appended to `log`."""
+
+    def __init__(
+        self, order: Open, log: Path, threads: int | None = None, say: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """Start the process and have it load everything; `say` is told how far the data's preparation is.
+
+        Raises:
+            UserError: if the model or the data cannot be used.
+            TrainerDiedError: if it does not come up.
+        """
+        threads = threads or len(os.sched_getaffinity(0))
+        environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", PYTHONPATH=_python_path())
+        environment |= {name: str(threads) for name in THREAD_VARIABLES}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness.trainer"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                env=environment,
+            )
+        self.log = log
+        try:
+            self.send(order)
+            answer = self.receive()
+            while isinstance(answer, Preparing):
+                say(answer.text)
+                answer = self.receive()
+        except BaseException:
+            self.close()
+            raise
+        if not isinstance(answer, Ready):
+            self.close()
+            reason = answer.reason if isinstance(answer, Failed) else repr(answer)
+            raise TrainerDiedError(f"the trainer did not come up: {reason}; see {log}")
+        self.ready = answer
+
+    @property
+    def pid(self) -> int:
+        """The process, for whoever wants to watch or kill it."""
+        return self._process.pid
+
+    def send(self, order: Order) -> None:
+        """Send one order; a dead trainer is noticed by `receive`."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(order.model_dump_json() + "\n")
+            self._process.stdin.flush()
+
+    def receive(self) -> Answer:
+        """The next answer.
+
+        Raises:
+            UserError: if the trainer refuses.
+            TrainerDiedError: if it is gone.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+            raise TrainerDiedError(f"the trainer died ({how})")
+        answer = answer_adapter.validate_json(line)
+        if isinstance(answer, Refused):
+            raise UserError(answer.message)
+        return answer
+
+    def close(self) -> None:
+        """Close the line and wait; a trainer that does not leave is killed."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _python_path() -> str:
+    """So that `harness` is found wherever the command was started."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -1,0 +1,120 @@
+"""results/ on disk: the truth about every run. Files appear whole or not at all."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError, nearest
+from harness.spec.result import Record, Transcript
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """results/<study>/ and the places in it; nothing stored there names a path outside, so it can be moved."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What the study is: space, task, model, budget."""
+        return self.path / "study.json"
+
+    @property
+    def comparison(self) -> Path:
+        """Where compare.py writes."""
+        return self.path / "comparison"
+
+    def trial(self, number: int) -> Path:
+        """The folder of a trial's record."""
+        return self.path / "trials" / str(number)
+
+    def baseline(self, name: str, seed: int) -> Path:
+        """The folder of a baseline's record."""
+        return self.path / "baselines" / name / str(seed)
+
+    def attempt(self) -> Path:
+        """A fresh folder for a trainer to write into; it becomes a record's folder when the run has ended."""
+        folder = self.path / "attempts" / uuid.uuid4().hex[:12]
+        folder.mkdir(parents=True)
+        return folder
+
+    def clear_attempts(self) -> None:
+        """Remove what interrupted runs left behind."""
+        shutil.rmtree(self.path / "attempts", ignore_errors=True)
+
+    def records(self) -> Iterator[tuple[Path, Record]]:
+        """All finished runs: baselines, trials in order of number, then replicates."""
+        trials = sorted(self.path.glob("trials/*/result.json"), key=lambda path: int(path.parent.name))
+        others = [sorted(self.path.glob(f"{kind}/*/*/result.json")) for kind in ("baselines", "replicates")]
+        for path in [*others[0], *trials, *others[1]]:
+            yield path.parent, read_record(path.parent)
+
+
+def open_study(results: Path, name: str) -> StudyFolder:
+    """An existing study, or an error that names those there are."""
+    folder = StudyFolder(results / name)
+    if not folder.manifest.is_file():
+        raise UserError(f"there is no study {name!r} in {results}; {nearest(name, studies(results))}")
+    return folder
+
+
+def studies(results: Path) -> list[str]:
+    """The names of all studies in a results folder."""
+    return sorted(path.parent.name for path in results.glob("*/study.json"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as `write_text` does; a NaN is an error, for a missing value is null."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_transcripts(path: Path, transcripts: Iterable[Transcript]) -> None:
+    """Write transcripts.jsonl as `write_text` does."""
+    write_text(path, "".join(t.model_dump_json() + "\n" for t in transcripts))
+
+
+def read_transcripts(path: Path) -> list[Transcript]:
+    """Read transcripts.jsonl."""
+    # Not splitlines(): it also cuts at U+2028 and its like, which JSON leaves unescaped inside a string.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [Transcript.model_validate_json(line) for line in lines if line]
+
+
+def store(attempt: Path, folder: Path, record: Record) -> None:
+    """Turn an attempt into a record: rename its folder, then write result.json, which makes it count.
+
+    A folder without result.json is what a crash between the two left; it is replaced.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(attempt, folder)
+    write_json(folder / "config.json", record.config.settings())
+    write_json(folder / "result.json", record.model_dump(mode="json"))
+
+
+def is_stored(folder: Path) -> bool:
+    """Whether a run has ended and its record counts."""
+    return (folder / "result.json").is_file()
+
+
+def read_record(folder: Path) -> Record:
+    """Read result.json."""
+    path = folder / "result.json"
+    return Record.parse(json.loads(path.read_text(encoding="utf-8")), str(path))

@@ -1,0 +1,129 @@
+"""What run_sweep.py does: sweep, dry run, list."""
+
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness import catalog
+from harness.errors import UserError
+from harness.launch import Trainer, TrainerDiedError
+from harness.parameters import count, dimensions
+from harness.record import studies, write_json
+from harness.spec.messages import Open
+from harness.spec.result import Record
+from harness.spec.trial import TrialConfig
+from harness.supervisor.display import Terminal, print_data, settings
+from harness.supervisor.plan import CACHE_DIR, Plan, make_plan
+
+
+def plan_of(options: Namespace) -> Plan:
+    """The plan that the command line asks for."""
+    return make_plan(
+        options.space,
+        trials=options.trials,
+        seed=options.seed,
+        results=options.results,
+        task=options.task,
+        model=options.model,
+        study=options.study,
+        baselines=options.baselines,
+        timeout=options.timeout,
+        cache_dir=options.cache_dir or CACHE_DIR,
+    )
+
+
+def sweep(options: Namespace) -> int:
+    """Run or go on with a study; says at the end what won."""
+    plan, console = plan_of(options), Console(soft_wrap=True)
+    print_plan(plan, console)
+    from harness.supervisor.run import Sweep  # MLflow and SQLAlchemy take a second: the plan is on screen by then
+
+    with Terminal(plan, console) as display:
+        best = Sweep(plan, display).run()
+    print_end(plan, best, console)
+    return 0
+
+
+def prepare(options: Namespace) -> int:
+    """Prepare the data and nothing else: on a machine without a GPU, for one that shares or is given the cache."""
+    plan, console = plan_of(options), Console(soft_wrap=True)
+    order = Open(model=plan.model, task=plan.task, cache_dir=str(plan.cache_dir), seed=plan.seed, prepare_only=True)
+    try:
+        with Trainer(order, plan.folder.path / "trainer.log", say=lambda text: print(text, flush=True)) as trainer:
+            report = trainer.ready.data
+    except TrainerDiedError as error:
+        raise UserError(str(error)) from None
+    write_json(plan.folder.path / "data_report.json", report)
+    print_data(report, console)
+    console.print(f"prepared for {plan.model}; cache {plan.cache_dir}", highlight=False)
+    console.print(f"report in {plan.folder.path / 'data_report.json'}", highlight=False)
+    return 0
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """What is about to happen."""
+    budget = plan.space.budget
+    console.print(f"study {plan.study}: {plan.space.description}", highlight=False)
+    console.print(f"  model {plan.model}, task {plan.task.name}, seed {plan.seed}", highlight=False)
+    rungs = ", ".join(str(round(fraction * budget.examples)) for fraction in budget.rungs)
+    console.print(f"  {plan.trials} trials of {budget.examples} examples, judged after {rungs}", highlight=False)
+    console.print(f"  sampled: {', '.join(plan.space.sampled)}", highlight=False)
+    console.print(f"  baselines: {', '.join(plan.recipes) or 'none'}", highlight=False)
+    console.print(f"  results in {plan.folder.path}", highlight=False)
+
+
+def print_end(plan: Plan, best: Record | None, console: Console) -> None:
+    """What won, and how to look further."""
+    console.print()
+    if best is None or best.scores is None:
+        console.print("no trial was completed", highlight=False)
+    else:
+        console.print(f"best: {best.name}, validation WER {best.scores.wer:.1%}", style="bold", highlight=False)
+        console.print(f"  {settings(best.config)}", highlight=False)
+    for _, record in plan.folder.records():
+        if record.kind in ("zero_shot", "recipe"):
+            wer = f"{record.scores.wer:.1%}" if record.scores else record.reason
+            notes = f" ({'; '.join(record.notes)})" if record.notes else ""
+            console.print(f"  {record.name}: {wer}{notes}", highlight=False)
+    results = "" if plan.results == Path("results") else f" --results {plan.results}"
+    console.print(f"compare on test: python compare.py --study {plan.study}{results}", highlight=False)
+    console.print(f"open the runs:   make ui STUDY={plan.study}", highlight=False)
+
+
+def dry_run(options: Namespace) -> int:
+    """Print configurations with their parameter counts, without weights, data or GPU."""
+    from harness.supervisor.study import dry_run as draw
+
+    plan = plan_of(options)
+    dims = dimensions(plan.model)
+    named: list[tuple[str, TrialConfig]] = [(name, recipe.config) for name, recipe in plan.recipes.items()]
+    named += [(f"trial {number}", config) for number, config in enumerate(draw(plan.space, plan.trials, plan.seed))]
+    rows: list[dict[str, Any]] = []
+    for name, config in named:
+        trainable, total = count(dims, config)
+        rows.append(
+            {"name": name, "config": config.settings(), "trainable_parameters": trainable, "total_parameters": total}
+        )
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    table = Table("name", "settings", box=None, pad_edge=False)
+    table.add_column("trainable", justify="right")
+    table.add_column("of", justify="right")
+    for row, (_, config) in zip(rows, named, strict=True):
+        table.add_row(row["name"], settings(config), f"{row['trainable_parameters']:,}", f"{row['total_parameters']:,}")
+    Console().print(table)
+    return 0
+
+
+def print_names(results: Path) -> int:
+    """List what can be named."""
+    for title, folder in (("spaces", "search_spaces"), ("tasks", "tasks"), ("baselines", "baselines")):
+        print(f"{title}: {', '.join(catalog.names(folder))}")
+    print(f"studies in {os.fspath(results)}: {', '.join(studies(results)) or 'none'}")
+    return 0

@@ -1,0 +1,118 @@
+"""What a command line asks for, resolved to files and values before anything runs."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from harness import catalog
+from harness.errors import UserError
+from harness.record import StudyFolder, write_json
+from harness.spec.recipe import Recipe
+from harness.spec.space import SearchSpace
+from harness.spec.task import Task
+
+CACHE_DIR = Path(platformdirs.user_cache_dir("whisper-sweep"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep about to run."""
+
+    study: str
+    space: SearchSpace
+    task: Task
+    task_given: str
+    model: str
+    recipes: dict[str, Recipe]
+    trials: int
+    seed: int
+    timeout: float | None
+    results: Path
+    cache_dir: Path
+
+    @property
+    def folder(self) -> StudyFolder:
+        """Where the study lives."""
+        return StudyFolder(self.results / self.study)
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change in the life of a study, free of paths, so that results can be moved."""
+        return {
+            "model": self.model,
+            "task": self.task.without_places(),
+            "budget": self.space.budget.model_dump(mode="json"),
+            "space": self.space.model_dump(mode="json", include={"sampler", "pruner", "fixed", "sampled"}),
+        }
+
+
+def make_plan(
+    space: str,
+    *,
+    trials: int,
+    seed: int,
+    results: Path,
+    task: str | None = None,
+    model: str | None = None,
+    study: str | None = None,
+    baselines: list[str] | None = None,
+    timeout: float | None = None,
+    cache_dir: Path = CACHE_DIR,
+) -> Plan:
+    """Resolve names; an option that is not given comes from the space.
+
+    `baselines` of ["all"] means every recipe, and ["none"] none.
+    """
+    space_name, chosen = catalog.space(space)
+    task_given = task or chosen.task
+    spoken = catalog.task(task_given)
+    names = list(chosen.baselines) if baselines is None else baselines
+    if names == ["all"]:
+        names = catalog.names("baselines")
+    recipes = dict(catalog.recipe(name) for name in ([] if names == ["none"] else names))
+    name = study or (f"{space_name}-{spoken.name}" if task else space_name)
+    if not name or Path(name).name != name:
+        raise UserError(f"a study's name becomes a folder in {results}; {name!r} cannot")
+    return Plan(
+        study=name,
+        space=chosen,
+        task=spoken,
+        task_given=task_given,
+        model=model or chosen.model,
+        recipes=recipes,
+        trials=trials,
+        seed=seed,
+        timeout=timeout,
+        results=results,
+        cache_dir=cache_dir,
+    )
+
+
+def claim(plan: Plan) -> None:
+    """Write study.json for a new study; refuse to go on with one that is about something else."""
+    identity, path = plan.identity(), plan.folder.manifest
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    manifest = {
+        "study": plan.study,
+        "seed": plan.seed,
+        "task": plan.task_given,  # where compare.py finds the speech again, unless told otherwise
+        "identity": identity,
+        "hash": digest,
+    }
+    if not path.is_file():
+        write_json(path, manifest)
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if stored["hash"] != digest:
+        changed = [key for key in identity if identity[key] != stored["identity"].get(key)]
+        raise UserError(
+            f"study {plan.study!r} was begun with another {' and '.join(changed)}; "
+            f"name a new study with --study, or move {plan.folder.path} away"
+        )
+    if stored["seed"] != plan.seed:
+        raise UserError(
+            f"study {plan.study!r} was begun with --seed {stored['seed']}, not {plan.seed}; use that, or --study"
+        )

@@ -1,0 +1,222 @@
+"""MLflow as a mirror of the records: it may fail, fall behind or be deleted, and catches up."""
+
+import json
+import os
+import re
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else a dead server blocks each call for minutes
+
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from harness.record import StudyFolder
+from harness.spec.result import Record, Rung
+from harness.spec.trial import TrialConfig
+
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
+# What the run table shows when it is opened by the address that `make ui` prints: MLflow's own format of a shared view.
+COLUMNS = {
+    "metrics": ("wer", "wer_raw", "cer", "loss", "train_seconds", "trainable_parameters"),
+    "params": ("method", "r", "lora_alpha", "learning_rate", "target_modules"),
+    "tags": ("state",),
+}
+VIEW = {
+    "searchFilter": "tags.kind != 'study'",
+    "orderByKey": "metrics.`wer`",
+    "orderByAsc": True,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "modelVersionFilter": "All Runs",
+    "datasetsFilter": [],
+    "selectedColumns": [f"{group}.`{name}`" for group, names in COLUMNS.items() for name in names],
+}
+
+Method = ParamSpec("Method")
+
+
+def _never_stops_training(
+    call: Callable[Concatenate["Mirror", Method], None],
+) -> Callable[Concatenate["Mirror", Method], None]:
+    @wraps(call)
+    def guarded(self: "Mirror", /, *arguments: Method.args, **named: Method.kwargs) -> None:
+        try:
+            call(self, *arguments, **named)
+        except Exception as error:  # a mirror's trouble, whatever it is, must not cost a trial
+            if not self.behind:
+                print(f"MLflow is behind ({error}); the records are safe, and it will catch up", file=sys.stderr)
+            self.behind = True
+
+    return guarded
+
+
+class Mirror:
+    """A study in results/<study>/mlflow.db: a parent run, and a child for each record, found by the tag `record`.
+
+    Artifacts lie in results/<study>/artifacts as hard links to the records' files. Their location is stored
+    relative to the study's folder, so that it can be moved; `make ui` starts the server there.
+    """
+
+    def __init__(self, folder: StudyFolder, study: str) -> None:
+        self.folder, self.study, self.behind = folder, study, False
+        self._runs: dict[str, str] = {}
+        self._connect()
+
+    @_never_stops_training
+    def _connect(self) -> None:
+        database = self.folder.path / "mlflow.db"
+        self._client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+        experiment = self._client.get_experiment_by_name(self.study)
+        if experiment is None:
+            tags = {
+                "mlflow.experimentKind": "custom_model_development",
+                "mlflow.sharedViewState.sweep": json.dumps(VIEW),
+            }
+            self._experiment = self._client.create_experiment(self.study, tags=tags)
+            # create_experiment turns a relative location into an absolute one.
+            with sqlite3.connect(database, timeout=60) as connection:
+                connection.execute(
+                    "UPDATE experiments SET artifact_location = 'artifacts' WHERE experiment_id = ?",
+                    (self._experiment,),
+                )
+            connection.close()
+        else:
+            self._experiment = experiment.experiment_id
+        for run in self._client.search_runs([self._experiment], max_results=50_000):
+            self._runs[run.data.tags.get("record", "")] = run.info.run_id
+        if "study" not in self._runs:
+            self._create("study", {"mlflow.runName": self.study, "kind": "study"})
+        self._parent = self._runs["study"]
+        self._client.update_run(self._parent, status="RUNNING")
+
+    def _create(self, key: str, tags: dict[str, str]) -> str:
+        run = self._client.create_run(self._experiment, tags={"record": key, "study": self.study, **tags})
+        run_id: str = run.info.run_id
+        self._runs[key] = run_id
+        return run_id
+
+    def _key(self, folder: Path) -> str:
+        return folder.relative_to(self.folder.path).as_posix()
+
+    @_never_stops_training
+    def begin(self, folder: Path, name: str, kind: str, config: TrialConfig, seed: int) -> None:
+        """Open a child run whose record will be `folder`."""
+        key = self._key(folder)
+        if key in self._runs:
+            self._client.update_run(self._runs[key], status="RUNNING")
+            return
+        run = self._create(key, {"mlflow.runName": name, "mlflow.parentRunId": self._parent, "kind": kind})
+        params = [Param(k, _shown(v)) for k, v in {**config.settings(), "seed": seed}.items()]
+        self._client.log_batch(run, params=params)
+
+    @_never_stops_training
+    def rung(self, folder: Path, rung: Rung) -> None:
+        """Log one evaluation."""
+        self._client.log_batch(self._runs[self._key(folder)], metrics=_rung_metrics(rung))
+
+    @_never_stops_training
+    def end(self, folder: Path, record: Record) -> None:
+        """Complete a child run from its record: metrics, tags, artifacts, status."""
+        key = self._key(folder)
+        if key not in self._runs:
+            self.begin(folder, record.name, record.kind, record.config, record.seed)
+        run = self._runs[key]
+        seen = {point.step for point in self._client.get_metric_history(run, "wer")}
+        metrics = [metric for rung in record.rungs if rung.step not in seen for metric in _rung_metrics(rung)]
+        if record.cost is not None:
+            last, logged = record.cost.steps, self._client.get_run(run).data.metrics
+            numbers = {k: v for k, v in record.cost.model_dump().items() if isinstance(v, int | float)}
+            metrics += [Metric(name, value, _now(), last) for name, value in numbers.items() if name not in logged]
+        tags = [
+            RunTag("state", record.state),
+            RunTag("reason", record.reason or ""),
+            RunTag("notes", "; ".join(record.notes)),
+        ]
+        self._client.log_batch(run, metrics=metrics, tags=tags)
+        self._link(folder, run)
+        self._client.set_terminated(run, status=STATUS[record.state])
+
+    def _link(self, folder: Path, run: str) -> None:
+        files = (path for path in folder.rglob("*") if path.is_file())
+        _link_files(files, folder, self.folder.path / "artifacts" / run / "artifacts")
+
+    @_never_stops_training
+    def catch_up(self, records: Iterable[tuple[Path, Record]]) -> None:
+        """Bring every child run in line with its record, and end those that have none."""
+        runs = {r.data.tags.get("record"): r for r in self._client.search_runs([self._experiment], max_results=50_000)}
+        known = {self._key(folder): (folder, record) for folder, record in records}
+        for key, (folder, record) in known.items():
+            if key not in runs or runs[key].info.status != STATUS[record.state]:
+                self.end(folder, record)
+        for name, run in runs.items():
+            if name != "study" and name not in known and run.info.status == "RUNNING":
+                self._client.set_terminated(run.info.run_id, status="KILLED")
+        self.behind = False
+
+    @_never_stops_training
+    def close(self, best: Record | None) -> None:
+        """End the parent run."""
+        if best is not None and best.scores is not None:
+            self._client.log_batch(self._parent, metrics=[Metric("best_wer", best.scores.wer, _now(), 0)])
+            self._client.set_tag(self._parent, "best", best.name)
+        self._client.set_terminated(self._parent, status="FINISHED")
+
+
+def log_comparison(folder: StudyFolder, comparison: Path, metrics: dict[str, float]) -> None:
+    """Link a comparison's files into the study's parent run, and log each system's rate there.
+
+    The counts that comparisons are made from stay out. Trouble with MLflow is said, and costs nothing else.
+    """
+    try:
+        client = MlflowClient(tracking_uri=f"sqlite:///{folder.path / 'mlflow.db'}")
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        parents = client.search_runs(experiments, filter_string="tags.record = 'study'", max_results=1)
+        if not parents:
+            return
+        run = parents[0].info.run_id
+        allowed = re.compile(r"[^\w\-. :/]", re.ASCII)
+        client.log_batch(run, metrics=[Metric(allowed.sub("_", name), value, 0, 0) for name, value in metrics.items()])
+        files = (path for path in comparison.rglob("*") if path.is_file() and "counts" not in path.parts)
+        _link_files(files, comparison, folder.path / "artifacts" / run / "artifacts" / "comparison")
+    except Exception as error:  # a mirror's trouble, whatever it is, must not cost a comparison
+        print(f"MLflow could not take the comparison ({error}); its files are safe", file=sys.stderr)
+
+
+def _link_files(files: Iterable[Path], base: Path, target: Path) -> None:
+    """Hard links, or copies where the file system has none."""
+    for source in sorted(files):
+        link = target / source.relative_to(base)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        try:
+            os.link(source, link)
+        except OSError:
+            link.write_bytes(source.read_bytes())
+
+
+def _rung_metrics(rung: Rung) -> list[Metric]:
+    values: dict[str, Any] = {
+        "wer": rung.scores.wer,
+        "wer_raw": rung.scores.wer_raw,
+        "cer": rung.scores.cer,
+        "loss": rung.loss,
+        "train_loss": rung.train_loss,
+    }
+    return [Metric(name, value, _now(), rung.step) for name, value in values.items() if value is not None]
+
+
+def _now() -> int:
+    return round(1000 * time.time())  # MLflow counts milliseconds
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

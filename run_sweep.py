@@ -1,0 +1,73 @@
+"""Tune Whisper on your speech: an Optuna sweep with baselines, every run recorded."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.errors import reported
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options = argparse.ArgumentParser(prog="run_sweep.py", description=__doc__)
+    options.add_argument("--space", metavar="NAME|FILE", help="what is searched: a file of search_spaces/")
+    options.add_argument(
+        "--trials", type=count, metavar="N", help="trials the study shall have in all (default 20)", default=20
+    )
+    options.add_argument(
+        "--task",
+        metavar="NAME[:OPTION=VALUE,…]|FOLDER|FILE",
+        help="speech: a file of tasks/ (fleurs:language=de_de), or a folder with metadata.csv; see docs/data.md",
+    )
+    options.add_argument("--model", metavar="NAME|FOLDER", help="base model, such as openai/whisper-small, or demo")
+    options.add_argument("--study", metavar="NAME", help="name of the study (default: the space's, or SPACE-TASK)")
+    options.add_argument(
+        "--baselines", nargs="+", metavar="NAME", help="recipes to run beside the trials; all, or none"
+    )
+    options.add_argument("--seed", type=int, default=1, help="seed of the study and of each training (default 1)")
+    options.add_argument("--timeout", type=float, metavar="SECONDS", help="begin no new trial after this time")
+    options.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    options.add_argument(
+        "--cache-dir", type=Path, metavar="FOLDER", help="prepared features (default: the user's cache)"
+    )
+    options.add_argument(
+        "--prepare-only", action="store_true", help="prepare the data, report it, and stop: needs no GPU and no weights"
+    )
+    options.add_argument(
+        "--dry-run", action="store_true", help="print sampled configurations and parameter counts only"
+    )
+    options.add_argument("--json", action="store_true", help="with --dry-run: one JSON list")
+    options.add_argument("--list", action="store_true", help="list spaces, tasks, baselines and studies")
+    return options
+
+
+def count(text: str) -> int:
+    """A whole number, not negative."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is negative")
+    return value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, then call the harness."""
+    command = parser()
+    options = command.parse_args(arguments)
+    if options.list:
+        from harness.supervisor.commands import print_names
+
+        return reported(lambda: print_names(options.results))
+    if options.space is None:
+        command.error("--space is needed, for example --space demo (see --list)")
+    if options.json and not options.dry_run:
+        command.error("--json goes with --dry-run")
+    if options.prepare_only and options.dry_run:
+        command.error("--prepare-only and --dry-run exclude each other")
+    from harness.supervisor import commands
+
+    chosen = commands.dry_run if options.dry_run else commands.prepare if options.prepare_only else commands.sweep
+    return reported(lambda: chosen(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

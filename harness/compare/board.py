@@ -1,0 +1,286 @@
+"""What a command line asks for -> everything that its tables show."""
+
+import functools
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.compare import counts, external, statistics
+from harness.compare.comparisons import Comparison, Judge
+from harness.compare.decoding import Decoded, TestDecoder
+from harness.compare.groups import GroupRow, group_rows, worst_groups
+from harness.compare.leaderboard import Row, leaderboard
+from harness.compare.systems import Candidate, Metric, Records, Run, System, best_on_validation, candidates
+from harness.compare.testset import TestSet
+from harness.errors import UserError, nearest
+from harness.normalize import default_name, normalizer
+from harness.record import StudyFolder, open_study, read_transcripts
+from harness.spec.result import Record, Transcript
+from harness.supervisor.plan import CACHE_DIR
+
+UNSPACED = ("zh", "ja", "th", "yue", "lo", "my", "km", "bo")  # written without spaces: headed by CER
+LONG = "test_long"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How texts become counts: the language, its normaliser, and where counts are kept."""
+
+    language: str
+    normalizer: str
+    kept_in: Path
+
+    @property
+    def shown(self) -> str:
+        """The normaliser with its version."""
+        return normalizer(self.normalizer, self.language)[1]
+
+    def run(self, test: TestSet, hypotheses: tuple[str, ...], seed: int | None) -> Run:
+        """Count the errors of one decoding."""
+        return Run(seed, hypotheses, self._counts(test, hypotheses, self.normalizer))
+
+    def unmarked_wer(self, test: TestSet, system: System) -> float:
+        """WER without vowel marks: Arabic recitation is reported with and without."""
+        found = [self._counts(test, run.hypotheses, "unmarked").words for run in system.runs]
+        return float(sum(words.errors.sum() for words in found) / sum(words.reference.sum() for words in found))
+
+    def _counts(self, test: TestSet, hypotheses: tuple[str, ...], name: str) -> counts.Counts:
+        shown = normalizer(name, self.language)[1]
+        return counts.kept(self.kept_in, test.references, hypotheses, _remembered(name, self.language), shown)
+
+
+@functools.cache
+def _remembered(name: str, language: str) -> Callable[[str], str]:
+    """The normaliser, which sees the same references again with every system."""
+    return functools.lru_cache(maxsize=200_000)(normalizer(name, language)[0])
+
+
+@dataclass(frozen=True)
+class Board:
+    """A comparison, worked out."""
+
+    title: str
+    split: str
+    folder: Path
+    studies: tuple[StudyFolder, ...]
+    records: dict[str, Records]
+    task: str | None
+    test: TestSet
+    scoring: Scoring
+    systems: tuple[System, ...]
+    judge: Judge
+    comparisons: tuple[Comparison, ...]
+    rows: tuple[Row, ...]
+    groups: tuple[GroupRow, ...]
+    reference: str | None
+    best: str | None
+
+
+def make_board(options: Namespace, say: Progress) -> Board:
+    """Collect the systems, score them, compare them."""
+    if options.study and options.reference:
+        raise UserError("--reference compares transcripts without a study; with --study the references are the study's")
+    if not options.study and not options.reference:
+        raise UserError("give --study NAME, or --reference FILE with --add NAME=FILE to compare transcripts alone")
+    folders = tuple(open_study(options.results, name) for name in options.study or ())
+    title = " + ".join(options.study) if options.study else options.reference.stem
+    home = "+".join(options.study) if options.study else f"{options.reference.stem}-transcripts"
+    target = options.output or options.results / home / "comparison"
+    if options.split == LONG and not options.output:
+        target /= f"long_{options.long_form}"  # a table of their own
+    with ExitStack() as stack:
+        decoders = [
+            stack.enter_context(TestDecoder(folder, options.task, options.cache_dir or CACHE_DIR)) for folder in folders
+        ]
+        records = {folder.path.name: list(folder.records()) for folder in folders}
+        scoring = _scoring(options, decoders, _languages(records), target)
+        test, systems = _from_studies(options, decoders, folders, records, scoring, say)
+    if options.reference:
+        test = TestSet.of(external.read_references(options.reference), str(options.reference))
+    if test is None:
+        raise UserError("nothing to compare")
+    systems += _added(options, test, scoring, systems)
+    if not systems:
+        raise UserError("no system to score; name transcripts with --add NAME=FILE")
+    task = decoders[0].given if decoders else None
+    return _judged(options, title, target, folders, records, task, test, scoring, systems)
+
+
+def _languages(records: dict[str, Records]) -> set[str]:
+    """The languages of the data, as the runs found them."""
+    return {language for runs in records.values() for _, r in runs for language in r.data.get("languages", ())}
+
+
+def _scoring(options: Namespace, decoders: list[TestDecoder], languages: set[str], target: Path) -> Scoring:
+    """Of one language its own normaliser; several languages have the rules of none in particular."""
+    tasks = [decoder.task for decoder in decoders]
+    languages = languages or {task["language"] for task in tasks if task["language"]}
+    language = options.language or (languages.pop() if len(languages) == 1 else "mul")
+    names = {task["normalizer"] or default_name(language) for task in tasks} or {default_name(language)}
+    if len(names) > 1 and not options.normalizer:
+        raise UserError(
+            f"the studies have different normalisers ({', '.join(sorted(names))}); choose one with --normalizer"
+        )
+    return Scoring(language, options.normalizer or names.pop(), target / "counts")
+
+
+def _from_studies(
+    options: Namespace,
+    decoders: list[TestDecoder],
+    folders: Sequence[StudyFolder],
+    records: dict[str, Records],
+    scoring: Scoring,
+    say: Progress,
+) -> tuple[TestSet | None, list[System]]:
+    chosen = [c for folder in folders for c in candidates(folder, records[folder.path.name], options.top)]
+    _same_data(chosen, options.split)
+    test: TestSet | None = None
+    systems = []
+    for candidate in chosen:
+        decoder = decoders[list(folders).index(candidate.study)]
+        name = candidate.name if len(folders) == 1 else f"{candidate.study.path.name}/{candidate.name}"
+        runs: list[Run] = []
+        about: dict[str, Any] = {}
+        for path, record in candidate.runs:
+            say(f"{options.split}: {name}, seed {record.seed}")
+            decoded = _decoded(decoder, path, record, options)
+            about = about or decoded.about
+            source = f"{name}, seed {record.seed}"
+            test = test or TestSet.of(decoded.transcripts, source)
+            runs.append(scoring.run(test, test.hypotheses(_texts(decoded.transcripts), source), record.seed))
+        record = candidate.record
+        study = candidate.study.path.name
+        systems.append(
+            System(
+                name,
+                record.kind,
+                tuple(runs),
+                record,
+                study,
+                rtfx=about.get("rtfx"),
+                decoding=about.get("decoding"),
+                latency_seconds=about.get("latency_seconds"),
+            )
+        )
+    return test, systems
+
+
+def _decoded(decoder: TestDecoder, path: Path, record: Record, options: Namespace) -> Decoded:
+    if options.split == "validation":  # what every run left behind anyway: test stays untouched
+        return Decoded(read_transcripts(path / "transcripts.jsonl"), {})
+    long_form = options.long_form if options.split == LONG else None
+    return decoder.decoded(path, record, options.split, long_form)
+
+
+def _texts(transcripts: list[Transcript]) -> dict[str, tuple[str | None, str]]:
+    return {t.id: (t.reference, t.hypothesis) for t in transcripts}
+
+
+def _same_data(chosen: list[Candidate], split: str) -> None:
+    """Studies stand in one table only where they have the very same recordings and texts."""
+    held = {record.data.get(split): c for c in chosen for _, record in c.runs}
+    if len(held) > 1:
+        (one, a), (two, b) = list(held.items())[:2]
+        raise UserError(
+            f"the {split} sets differ: {a.study.path.name}/{a.name} has {one}, {b.study.path.name}/{b.name} has {two}; "
+            "only systems judged on the same data can stand in one table"
+        )
+
+
+def _added(options: Namespace, test: TestSet, scoring: Scoring, systems: list[System]) -> list[System]:
+    """The systems of --add."""
+    names = [system.name for system in systems]
+    found = []
+    for given in options.add:
+        name, path = external.named(given)
+        if name in names:
+            raise UserError(f"there are two systems of the name {name!r}; give the one of {path} another")
+        names.append(name)
+        hypotheses = test.hypotheses(external.read_hypotheses(path), str(path))
+        found.append(System(name, "external", (scoring.run(test, hypotheses, None),)))
+    return found
+
+
+def _judged(
+    options: Namespace,
+    title: str,
+    target: Path,
+    folders: tuple[StudyFolder, ...],
+    records: dict[str, Records],
+    task: str | None,
+    test: TestSet,
+    scoring: Scoring,
+    systems: list[System],
+) -> Board:
+    metric: Metric = options.metric or ("cer" if scoring.language in UNSPACED else "wer")
+    if not systems[0].length(metric).sum():
+        raise UserError(f"{test.source}: no word is left of the references to score against; see --normalizer")
+    long = options.split == LONG
+    judge = Judge(metric, statistics.recordings(len(test.ids)) if long else statistics.blocks(test.speakers))
+    best = best_on_validation(systems)
+    references = _references(options.against, systems, best)
+    if references:
+        compared = [c for reference in references for c in judge.family(systems, reference)]
+    else:
+        compared = judge.pairs(systems)
+    lowest = min(systems, key=lambda s: (s.errors(metric).sum(), s.name))
+    base = _base(options.against, references, systems, lowest)
+    groups = group_rows(systems, test, judge)
+    rows = leaderboard(
+        systems,
+        test,
+        judge,
+        compared,
+        reference=base,
+        best=best.name if best else lowest.name,
+        normalizer=scoring.shown,
+        worst=worst_groups(groups),
+        unmarked={s.name: scoring.unmarked_wer(test, s) for s in systems} if scoring.language == "ar" else {},
+        tuning={name: _tuning(held) for name, held in records.items()},
+    )
+    return Board(
+        title=title,
+        split=options.split,
+        folder=target,
+        studies=folders,
+        records=records,
+        task=task,
+        test=test,
+        scoring=scoring,
+        systems=tuple(systems),
+        judge=judge,
+        comparisons=tuple(compared),
+        rows=tuple(rows),
+        groups=tuple(groups),
+        reference=base,
+        best=best.name if best else lowest.name,
+    )
+
+
+def _references(against: list[str], systems: list[System], best: System | None) -> list[System]:
+    """The named references: those of --against, else every baseline and the system that is best on validation."""
+    by_name = {system.name: system for system in systems}
+    for name in against:
+        if name not in by_name:
+            raise UserError(f"--against {name!r} is not on the board; {nearest(name, by_name)}")
+    if against:
+        return [by_name[name] for name in against]
+    baselines = [system for system in systems if system.kind in ("zero_shot", "recipe")]
+    return baselines + ([best] if best and best not in baselines else [])
+
+
+def _base(against: list[str], references: list[System], systems: list[System], lowest: System) -> str:
+    """What differences on the board are relative to: --against, else zero-shot, else the first reference."""
+    if against:
+        return against[0]
+    zero_shot = [system for system in references if system.kind == "zero_shot"]
+    return (zero_shot or references or [lowest])[0].name
+
+
+def _tuning(records: Records) -> tuple[float, int]:
+    costs = [record.cost for _, record in records if record.kind == "trial"]
+    return sum(cost.train_seconds + cost.evaluation_seconds for cost in costs if cost), len(costs)

@@ -1,0 +1,34 @@
+"""Which systems nothing else beats in every respect."""
+
+from collections.abc import Mapping, Sequence
+
+# What is weighed, and which way is better; a system that lacks one of these is not judged.
+DIRECTIONS = {
+    "rate": "lower",
+    "peak_memory_bytes": "lower",
+    "train_seconds": "lower",
+    "trainable_parameters": "lower",
+}
+
+
+def pareto_front(
+    rows: Sequence[Mapping[str, float | None]], directions: Mapping[str, str] = DIRECTIONS
+) -> list[bool | None]:
+    """Whether each row is on the front: no other is at least as good in all respects and better in one."""
+    points = [_point(row, directions) for row in rows]
+    known = [point for point in points if point is not None]
+    return [None if point is None else not any(_dominates(other, point) for other in known) for point in points]
+
+
+def _point(row: Mapping[str, float | None], directions: Mapping[str, str]) -> tuple[float, ...] | None:
+    values = []
+    for field, direction in directions.items():
+        value = row[field]
+        if value is None:
+            return None
+        values.append(value if direction == "lower" else -value)
+    return tuple(values)
+
+
+def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))

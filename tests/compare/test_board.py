@@ -1,0 +1,215 @@
+"""A study's board: which runs are on it, seeds, references, ties, and what is claimed."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made import Study
+from scipy import stats
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_best_on_validation_stands_against_every_baseline(compared):
+    board = compared("--no-figures")
+    assert set(board.systems) == {"vanilla", "tutorial", "trial 1"}
+    assert board.systems["trial 1"]["gap"] == pytest.approx(board.systems["trial 1"]["wer"] - 0.1)
+    families = {reference for _, reference in board.comparisons}
+    assert families == {"vanilla", "tutorial", "trial 1"}
+    assert board.comparisons["trial 1", "vanilla"]["verdict"] == "better on this test set only"
+    assert board.systems["trial 1"]["tied_with_best"] is True
+    assert board.systems["vanilla"]["tied_with_best"] is False
+
+
+def test_werr_is_relative_to_zero_shot(compared):
+    board = compared("--no-figures")
+    base, best = board.systems["vanilla"]["wer"], board.systems["trial 1"]["wer"]
+    assert board.systems["trial 1"]["werr"] == pytest.approx((base - best) / base)
+    assert board.systems["trial 1"]["difference"] == pytest.approx(best - base)
+
+
+def test_against_names_the_only_family(compared):
+    board = compared("--no-figures", "--against", "tutorial")
+    assert {reference for _, reference in board.comparisons} == {"tutorial"}
+    assert {c["family"] for c in board.comparisons.values()} == {2}
+
+
+def test_top_takes_more_trials(compared):
+    board = compared("--no-figures", "--top", 3)
+    assert {name for name in board.systems if name.startswith("trial")} == {"trial 0", "trial 1", "trial 2"}
+
+
+def replicated(study: Study) -> None:
+    for seed in (11, 12, 13):
+        study.run(f"replicates/1/{seed}", "replicate", "trial 1", 22, seed=seed, number=1)
+        study.run(f"replicates/tutorial/{seed}", "replicate", "tutorial", 38 + seed % 3, seed=seed)
+
+
+def test_replicates_take_the_place_of_the_tuned_run(study, compared):
+    before = compared("--no-figures").systems["trial 1"]
+    replicated(study)
+    board = compared("--no-figures")
+    row = board.systems["trial 1"]
+    assert (before["seeds"], row["seeds"]) == (1, 3)
+    assert row["seed_sd"] is not None and before["seed_sd"] is None
+    assert row["wer_validation"] == 0.1, "validation is the tuned run's, by which it was chosen"
+    pair = board.comparisons["trial 1", "tutorial"]
+    assert pair["seed_pairs"] == 3
+    assert pair["verdict"] == "better"
+    assert board.comparisons["trial 1", "vanilla"]["verdict"] == "better", "zero-shot is the same under every seed"
+
+
+def test_the_paired_t_is_over_equal_seeds(study, compared):
+    replicated(study)
+    pair = compared("--no-figures").comparisons["trial 1", "tutorial"]
+    rates = {name: [] for name in ("1", "tutorial")}
+    for name, found in rates.items():
+        for seed in (11, 12, 13):
+            lines = (study.folder / "replicates" / name / str(seed) / "test.jsonl").read_text().splitlines()
+            texts = [json.loads(line) for line in lines]
+            missing = sum(len(t["reference"].split()) - len(t["hypothesis"].split()) for t in texts)
+            found.append(missing / sum(len(t["reference"].split()) for t in texts))
+    expected = stats.ttest_rel(rates["1"], rates["tutorial"])
+    assert pair["seed_p"] == pytest.approx(expected.pvalue)
+    assert pair["seed_difference"] == pytest.approx(sum(rates["1"]) / 3 - sum(rates["tutorial"]) / 3)
+
+
+def test_a_trial_that_was_run_again_is_on_the_board(study, compared):
+    for seed in (11, 12, 13):
+        study.run(f"replicates/3/{seed}", "replicate", "trial 3", 23, seed=seed, number=3)
+    assert "trial 3" in compared("--no-figures").systems
+
+
+def test_external_rows_are_judged_on_this_test_set_only(study, compared, tmp_path):
+    replicated(study)
+    path = tmp_path / "api.jsonl"
+    path.write_text("".join(json.dumps({"id": u["id"], "hypothesis": u["reference"]}) + "\n" for u in study.utterances))
+    board = compared("--no-figures", "--add", f"API={path}")
+    assert board.systems["API"]["kind"] == "external"
+    assert board.systems["API"]["wer"] == 0
+    assert board.comparisons["API", "tutorial"]["verdict"] == "better on this test set only"
+
+
+def test_two_studies_in_one_table(study, tmp_path, run):
+    other = Study(tmp_path / "results", "other")
+    other.run("baselines/vanilla/1", "zero_shot", "vanilla", 70)
+    code, out, err = run("--study", "made", "other", "--format", "json", "--no-figures")
+    assert code == 0, err
+    names = {row["system"] for row in json.loads(out)["systems"]}
+    assert {"made/vanilla", "other/vanilla"} <= names
+    different = Study(tmp_path / "results", "different", test_hash="t2")
+    different.run("baselines/vanilla/1", "zero_shot", "vanilla", 70)
+    code, _, err = run("--study", "made", "different")
+    assert code == 2
+    assert "t1" in err and "t2" in err
+
+
+def test_validation_leaves_test_untouched(study, compared):
+    for path in study.folder.rglob("test.jsonl"):
+        path.unlink()
+    board = compared("--no-figures", "--split", "validation")
+    assert set(board.systems) == {"vanilla", "tutorial", "trial 1"}
+    assert not (study.folder / "test_access.jsonl").exists()
+    assert not (study.folder / "test_readings.jsonl").exists()
+    assert "test was not read" in (board.folder / "leaderboard.md").read_text(encoding="utf-8")
+
+
+def test_every_reading_of_test_is_logged(study, compared):
+    compared("--no-figures")
+    lines = [json.loads(line) for line in (study.folder / "test_readings.jsonl").read_text().splitlines()]
+    assert [(line["system"], line["data"]) for line in lines] == [
+        ("tutorial", "t1"),
+        ("vanilla", "t1"),
+        ("trial 1", "t1"),
+    ]
+
+
+@pytest.mark.parametrize("metric", ["wer", "wer_raw", "cer"])
+def test_metrics(compared, metric):
+    board = compared("--no-figures", "--metric", metric)
+    row = board.systems["trial 1"]
+    assert row["ci_low"] < row[metric] < row["ci_high"]
+    mapsswe = board.comparisons["trial 1", "vanilla"]["mapsswe_z"]
+    assert (mapsswe is None) == (metric == "cer")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file() and "counts" not in path.parts]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_same_inputs_give_the_same_bytes(compared):
+    first = digests(compared().folder)
+    again = digests(compared().folder)
+    assert first == again
+    names = set(first)
+    for name in ("leaderboard", "groups", "significance", "curves"):
+        assert {f"{name}.csv", f"{name}.json", f"{name}.md"} <= names
+    assert {"leaderboard.tex", "leaderboard.html", "report.html", "REPRODUCIBILITY.md"} <= names
+    for figure in ("ranking", "pareto", "learning_curves", "parallel_coordinates", "groups", "budget"):
+        assert {f"figures/{figure}.{ending}" for ending in ("pdf", "svg", "png")} <= names
+
+
+def test_no_absolute_path_in_the_outputs(compared, tmp_path):
+    folder = compared().folder
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert str(tmp_path).encode() not in path.read_bytes(), path
+
+
+def test_the_checklist_tells_what_was_searched(compared):
+    text = (compared("--no-figures").folder / "REPRODUCIBILITY.md").read_text(encoding="utf-8")
+    assert "log-uniform from 0.0001 to 0.01" in text
+    assert "| trial | complete | 4 |" in text
+    assert "c" * 40 in text
+
+
+def test_a_study_without_a_run(tmp_path, run):
+    Study(tmp_path / "results", "empty")
+    code, _, err = run("--study", "empty")
+    assert code == 2
+    assert "no completed run yet" in err
+
+
+def test_an_unknown_study(run, study):
+    code, _, err = run("--study", "mades")
+    assert code == 2
+    assert "did you mean 'made'" in err
+
+
+def test_neither_study_nor_reference(run):
+    code, _, err = run()
+    assert code == 2
+    assert "--study NAME" in err
+
+
+def test_json_is_all_there_is_on_standard_output_and_torch_stays_out(study):
+    program = "import sys, compare; code = compare.main(sys.argv[1:]); sys.exit(3 if 'torch' in sys.modules else code)"
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "--study",
+        "made",
+        "--results",
+        str(study.folder.parent),
+        "--format",
+        "json",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) == {"systems", "comparisons"}
+
+
+def test_published_figures_stand_apart(study, run):
+    code, out, _ = run("--study", "made", "--no-figures")
+    assert code == 0
+    assert "not run here" in out and "whisper-small-finetuned" in out
+    board = json.loads((study.folder / "comparison" / "leaderboard.json").read_text())
+    assert not any(row["kind"] == "published" for row in board)
+    from harness import catalog
+
+    assert "published" not in catalog.names("baselines")

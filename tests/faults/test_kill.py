@@ -1,0 +1,135 @@
+"""SIGKILL from another process, of the supervisor and of the trainer: the same command finishes the study."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import optuna
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from harness.catalog import ROOT
+
+
+@pytest.fixture
+def started(small_space, cache, tmp_path):
+    """Start the sweep as a process of its own."""
+
+    def start() -> subprocess.Popen:
+        arguments = ["--space", small_space, "--study", "s", "--trials", "3", "--cache-dir", cache]
+        return subprocess.Popen(
+            [sys.executable, ROOT / "run_sweep.py", *arguments],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    return start
+
+
+def wait_for(process, word) -> list[str]:
+    """Read the sweep's lines until one holds a word."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if word in line:
+            return lines
+    raise AssertionError(f"{word!r} never came:\n{''.join(lines)}")
+
+
+def trainer_of(process) -> psutil.Process:
+    return next(p for p in psutil.Process(process.pid).children(recursive=True) if "harness.trainer" in p.cmdline())
+
+
+def finish(start) -> str:
+    process = start()
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def check_whole(tmp_path, failures: int) -> None:
+    """Three slots used, each with a record that Optuna agrees with, nothing running anywhere."""
+    folder = tmp_path / "results" / "s"
+    trials = optuna.load_study(study_name="s", storage=f"sqlite:///{folder / 'optuna.db'}").trials
+    states = [t.state.name for t in trials]
+    assert states.count("COMPLETE") == 3 and states.count("FAIL") == failures and len(states) == 3 + failures
+    for trial in trials:
+        record = json.loads((folder / "trials" / str(trial.number) / "result.json").read_text())
+        assert record["state"] == trial.state.name.lower()
+        if trial.state.name == "COMPLETE":
+            assert record["rungs"][-1]["scores"]["wer"] == trial.value
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("s")
+    runs = client.search_runs([experiment.experiment_id])
+    assert not [r for r in runs if r.info.status == "RUNNING"]
+    keys = [r.data.tags["record"] for r in runs]
+    assert len(keys) == len(set(keys)) == 1 + 1 + len(trials)  # study, vanilla, trials
+
+
+@pytest.mark.parametrize("moment", ["trial 1:", "  step 4 ", "WER"])
+def test_the_supervisor_is_killed(started, tmp_path, moment):
+    process = started()
+    wait_for(process, "trial 0:")
+    wait_for(process, moment)
+    trainer = trainer_of(process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs([trainer], timeout=20)
+    assert not alive, "the trainer outlived its supervisor"
+    finish(started)
+    folder = tmp_path / "results" / "s"
+    failed = optuna.load_study(study_name="s", storage=f"sqlite:///{folder / 'optuna.db'}").get_trials(
+        states=(optuna.trial.TrialState.FAIL,)
+    )
+    assert all("interrupted" in t.user_attrs["reason"] for t in failed)
+    check_whole(tmp_path, len(failed))
+    assert len(failed) <= 1
+
+
+def test_the_trainer_is_killed_and_costs_one_trial(started, tmp_path):
+    process = started()
+    wait_for(process, "trial 1:")
+    trainer_of(process).kill()
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert "fail (the trainer died (killed by signal 9))" in output
+    check_whole(tmp_path, 1)
+    trials = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/results/s/optuna.db").trials
+    failed = next(t for t in trials if t.state.name == "FAIL")
+    retry = next(t for t in trials if t.user_attrs.get("retry_of") == failed.number)
+    assert retry.params == failed.params and retry.state.name == "COMPLETE"
+
+
+def test_a_study_that_was_disturbed_finds_what_an_undisturbed_one_finds(started, tmp_path):
+    process = started()
+    wait_for(process, "trial 1:")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finish(started)
+    folder = tmp_path / "results" / "s"
+    disturbed = {r["config"]["learning_rate"]: r["rungs"] for r in results(folder) if r["state"] == "complete"}
+    folder.rename(tmp_path / "disturbed")
+    finish(started)
+    undisturbed = {r["config"]["learning_rate"]: r["rungs"] for r in results(folder)}
+    common = disturbed.keys() & undisturbed.keys()
+    assert len(common) >= 2
+    for key in common:
+        assert [r["loss"] for r in disturbed[key]] == [r["loss"] for r in undisturbed[key]]
+
+
+def results(folder):
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("trials/*/result.json"))]
+
+
+def test_two_supervisors_do_not_work_on_one_study(started, tmp_path, small_space, cache):
+    process = started()
+    wait_for(process, "trial 0:")
+    second = started()
+    output = second.communicate(timeout=60)[0]
+    assert second.returncode == 2 and "already being worked on" in output
+    process.kill()
+    process.wait()
+    time.sleep(0.1)

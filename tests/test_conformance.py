@@ -1,0 +1,223 @@
+"""Every way to fine-tune keeps the same promises: the loss falls, the base comes back bit for bit, weights decode alike."""
+
+import pytest
+import torch
+from test_trial import run, seen
+
+from harness.evaluate import transcribe
+from harness.model.method import attach, detach, load_trained
+from harness.model.regularize import shaped
+from harness.record import read_transcripts
+from harness.spec.budget import Budget
+from harness.spec.trial import TrialConfig
+from harness.trial import make_accelerator
+
+BUDGET = Budget(examples=160, rungs=(0.2, 1.0))  # 20 steps of 8
+LORA = {
+    "method": "lora",
+    "r": 8,
+    "alpha_over_r": 2,
+    "lora_dropout": 0.05,
+    "target_modules": "all-linear",
+    "learning_rate": 3e-3,
+    "per_device_train_batch_size": 8,
+}
+FULL = {"method": "full", "learning_rate": 5e-4, "per_device_train_batch_size": 8}
+VARIANTS = {
+    "lora": LORA,
+    "rslora": LORA | {"use_rslora": True, "alpha_over_r": 0.5},
+    "dora": LORA | {"use_dora": True},
+    "gaussian": LORA | {"init_lora_weights": "gaussian"},
+    "pissa": LORA | {"init_lora_weights": "pissa", "learning_rate": 1e-3},
+    "olora": LORA | {"init_lora_weights": "olora", "learning_rate": 1e-3},
+    "bias all": LORA | {"bias": "all"},
+    "bias lora_only": LORA | {"bias": "lora_only"},
+    "decoder": LORA | {"scope": "decoder", "learning_rate": 1e-2},
+    "encoder": LORA | {"scope": "encoder"},
+    "last layers": LORA | {"layers_to_transform": (2, 3)},
+    "full": FULL,
+    "frozen encoder": FULL | {"method": "frozen_encoder", "learning_rate": 1e-3},
+    "adafactor": LORA | {"optim": "adafactor"},
+    "cosine, smoothing, decay": LORA
+    | {"lr_scheduler_type": "cosine", "label_smoothing_factor": 0.05, "weight_decay": 0.1},
+    "constant": LORA | {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2},
+    "bf16": LORA | {"precision": "bf16"},
+    "checkpointing": LORA | {"gradient_checkpointing": True},
+    "dropouts": LORA | {"dropout": 0.05, "attention_dropout": 0.05, "activation_dropout": 0.05},
+    "masking": LORA | {"mask_time_prob": 0.05, "mask_feature_prob": 0.05, "mask_feature_length": 4},
+    "augmented": LORA | {"augmentation": "light"},
+    "spec-augmented": LORA | {"augmentation": "specaugment"},
+    "by length": LORA | {"group_by_length": True},
+    "window": LORA | {"encoder_window_seconds": 2.5},
+    "8-bit adam": FULL | {"optim": "adamw_8bit"},
+}
+QUANTISED = {
+    "int8": LORA | {"base_weights": "int8"},
+    "nf4": LORA | {"base_weights": "nf4"},
+    "nf4 double": LORA | {"base_weights": "nf4_double"},
+}
+
+
+def state(base):
+    """Everything the model computes with, tensors and the settings that a trial may change."""
+    tensors = {name: value.clone() for name, value in base.model.state_dict().items()}
+    rates = [module.dropout for module in base.model.modules() if isinstance(getattr(module, "dropout", None), float)]
+    return tensors, base.model.config.to_dict(), rates
+
+
+def same(one, other):
+    return one[1:] == other[1:] and all(torch.equal(value, other[0][name]) for name, value in one[0].items())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_loss_falls_and_the_base_comes_back(bench, tmp_path, name):
+    config, before = TrialConfig.model_validate(VARIANTS[name]), state(bench.base)
+    result = run(bench, config, tmp_path / "a", budget=BUDGET)
+    assert result.state == "complete"
+    # Ordered by length, the stretches between rungs are of different difficulty; validation is always the same.
+    measure = "loss" if config.group_by_length else "train_loss"
+    assert getattr(result.rungs[1], measure) < 0.8 * getattr(result.rungs[0], measure)
+    assert same(before, state(bench.base)), "something of the trial stayed on the base"
+    assert bench.base.model.get_submodule("model.decoder.layers.0.self_attn.q_proj").__class__ is torch.nn.Linear
+    assert seen(run(bench, config, tmp_path / "b", budget=BUDGET)) == seen(result), "not the same again"
+
+
+@pytest.mark.parametrize(
+    "name", ["lora", "dora", "pissa", "olora", "bias lora_only", "bias all", "rslora", "frozen encoder"]
+)
+def test_merged_weights_decode_as_the_trial_did(bench, tmp_path, name):
+    config = TrialConfig.model_validate(VARIANTS[name])
+    run(bench, config, tmp_path / "t", budget=BUDGET)
+    model = load_trained(bench.base, config, tmp_path / "t" / "weights")
+    rows = bench.speech.rows("validation")
+    accelerator = make_accelerator("fp32", bench.base.device)
+    decoded = transcribe(model, bench.base, bench.speech, rows, bench.decoding, accelerator)
+    detach(bench.base, model)
+    assert decoded == read_transcripts(tmp_path / "t" / "transcripts.jsonl")
+
+
+@pytest.mark.parametrize("name", ["lora", "bias all", "full", "frozen encoder", "decoder", "encoder", "last layers"])
+def test_only_what_the_method_trains_has_a_gradient(bench, name):
+    config = TrialConfig.model_validate(VARIANTS[name])
+    model = attach(bench.base, config)
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    detach(bench.base, model)
+    encoder, decoder = ({n for n in trained if f".{half}." in n} for half in ("encoder", "decoder"))
+    assert bool(encoder) == (name not in ("decoder", "frozen encoder")) and bool(decoder) == (name != "encoder")
+    assert not any("embed_positions" in n for n in encoder)
+    if name == "last layers":
+        assert not any(f".layers.{index}." in n for n in trained for index in (0, 1))
+    if name in ("lora", "decoder", "encoder", "last layers"):
+        assert all("lora_" in n for n in trained)
+    if name == "bias all":
+        assert all("lora_" in n or n.endswith("bias") for n in trained)
+
+
+@pytest.mark.parametrize(
+    "name", ["augmented", "spec-augmented", "masking", "by length", "dropouts", "bf16", "cosine, smoothing, decay"]
+)
+def test_a_setting_really_changes_training(bench, tmp_path, name):
+    plain = run(bench, TrialConfig.model_validate(LORA), tmp_path / "plain", budget=BUDGET)
+    changed = run(bench, TrialConfig.model_validate(VARIANTS[name]), tmp_path / "changed", budget=BUDGET)
+    assert changed.rungs[1].train_loss != plain.rungs[1].train_loss
+
+
+def test_a_shorter_window_really_shortens_what_the_encoder_sees(bench):
+    config = TrialConfig.model_validate(VARIANTS["window"])
+    whole = bench.base.model.model.encoder.embed_positions.weight
+    with shaped(bench.base, config):
+        cut = bench.base.model.model.encoder.embed_positions.weight
+        assert len(cut) == 125 and torch.equal(cut, whole[:125])
+        mel = torch.from_numpy(bench.speech.features[:1, :, :250].astype("float32"))
+        assert bench.base.model.model.encoder(mel).last_hidden_state.shape[1] == 125
+    assert bench.base.model.model.encoder.embed_positions.weight is whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUANTISED)
+def test_a_quantised_base_trains_adapters_and_is_decoded_unmerged(bench, tmp_path, name):
+    config = TrialConfig.model_validate(QUANTISED[name])
+    quantised = bench.on(config.base_weights)
+    kinds = {type(module).__name__ for module in quantised.base.model.modules()}
+    assert ("Linear8bitLt" if name == "int8" else "Linear4bit") in kinds
+    before = {n: v.clone() for n, v in quantised.base.model.state_dict().items() if isinstance(v, torch.Tensor)}
+    result = run(quantised, config, tmp_path / "a", budget=BUDGET)
+    assert result.rungs[1].train_loss < 0.8 * result.rungs[0].train_loss
+    after = quantised.base.model.state_dict()
+    assert all(torch.equal(value, after[n]) for n, value in before.items())
+    model = load_trained(quantised.base, config, tmp_path / "a" / "weights")
+    assert model is not quantised.base.model, "a quantised base is not merged into"
+    detach(quantised.base, model)
+    assert result.cost.trainable_parameters == run(bench, TrialConfig(**LORA), tmp_path / "b").cost.trainable_parameters
+
+
+def test_8_bit_adam_says_how_much_of_it_is(bench, tmp_path):
+    full = run(bench, TrialConfig.model_validate(VARIANTS["8-bit adam"]), tmp_path / "a", budget=BUDGET)
+    assert full.cost.optimizer_8bit_share > 0.9
+    plain = run(bench, TrialConfig(**FULL), tmp_path / "b", budget=BUDGET)
+    assert plain.cost.optimizer_8bit_share == 0.0
+
+
+def test_memory_that_runs_out_is_an_outcome_and_the_next_trial_is_unharmed(bench, tmp_path, monkeypatch):
+    config = TrialConfig.model_validate(LORA)
+    alone = seen(run(bench, config, tmp_path / "alone", budget=BUDGET))
+    fail_above(monkeypatch, 0)
+    result = run(bench, config, tmp_path / "oom", budget=BUDGET)
+    monkeypatch.undo()
+    assert (result.state, result.reason, result.cost) == ("pruned", "out_of_memory", None)
+    assert seen(run(bench, config, tmp_path / "after", budget=BUDGET)) == alone
+
+
+def test_auto_micro_batch_halves_and_keeps_the_effective_batch(bench, tmp_path, monkeypatch):
+    config = TrialConfig.model_validate(LORA | {"auto_micro_batch": True, "lora_dropout": 0.0})
+    whole = run(bench, config, tmp_path / "whole", budget=BUDGET)
+    fail_above(monkeypatch, 2)
+    halved = run(bench, config, tmp_path / "halved", budget=BUDGET)
+    assert (halved.cost.per_device_train_batch_size, halved.cost.gradient_accumulation_steps) == (2, 4)
+    assert halved.cost.steps == whole.cost.steps
+    assert halved.rungs[1].train_loss == pytest.approx(whole.rungs[1].train_loss, rel=0.02)
+
+
+def test_an_odd_micro_batch_is_not_halved_into_another_effective_batch(bench, tmp_path, monkeypatch):
+    config = TrialConfig.model_validate(LORA | {"auto_micro_batch": True, "per_device_train_batch_size": 5})
+    fail_above(monkeypatch, 2)
+    result = run(bench, config, tmp_path / "odd", budget=BUDGET)
+    assert (result.state, result.reason) == ("pruned", "out_of_memory")
+
+
+def fail_above(monkeypatch, size):
+    """Let the forward pass of more than `size` training examples run out of memory, as CUDA words it."""
+    import harness.train as train
+
+    real = train.token_loss
+
+    def limited(model, batch, *more):
+        if model.training and len(batch.labels) > size:
+            raise RuntimeError("CUDA error: out of memory")
+        return real(model, batch, *more)
+
+    monkeypatch.setattr(train, "token_loss", limited)
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        (FULL | {"base_weights": "int8"}, "cannot train a base in int8"),
+        (LORA | {"base_weights": "nf4", "init_lora_weights": "pissa"}, "changes the base"),
+        (LORA | {"use_dora": True, "init_lora_weights": "olora"}, "DoRA"),
+        (LORA | {"base_weights": "int8", "bias": "all"}, "bias all"),
+        ({"method": "none", "encoder_window_seconds": 10}, "zero-shot"),
+        (LORA | {"lora_alpha": 16}, "not both"),
+        (FULL | {"use_dora": True}, "has no use_dora"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_reason(fields, said):
+    with pytest.raises(ValueError, match=said):
+        TrialConfig.model_validate(fields)
+
+
+@pytest.mark.parametrize("fields", [{"precision": "fp16"}, {"precision": "tf32"}, {"optim": "paged_adamw_8bit"}])
+def test_what_needs_a_gpu_is_refused_on_a_cpu_only(fields):
+    config = TrialConfig.model_validate(LORA | fields)
+    assert "needs a CUDA GPU" in config.refused_on("cpu")
+    assert config.refused_on("cuda") is None

@@ -1,0 +1,79 @@
+"""Records on disk: whole or absent, and free of paths."""
+
+import json
+import os
+
+import pytest
+from examples import record
+
+from harness.errors import UserError
+from harness.record import (
+    StudyFolder,
+    is_stored,
+    open_study,
+    read_record,
+    read_transcripts,
+    store,
+    write_json,
+    write_text,
+    write_transcripts,
+)
+from harness.spec.result import Transcript
+
+
+def test_a_record_comes_back_as_it_was(tmp_path):
+    folder = StudyFolder(tmp_path)
+    attempt = folder.attempt()
+    (attempt / "log.txt").write_text("hello")
+    store(attempt, folder.trial(0), record())
+    assert read_record(folder.trial(0)) == record()
+    assert (folder.trial(0) / "log.txt").read_text() == "hello"
+    assert not attempt.exists()
+
+
+def test_a_folder_without_result_json_does_not_count_and_is_replaced(tmp_path):
+    folder = StudyFolder(tmp_path)
+    folder.trial(0).mkdir(parents=True)
+    (folder.trial(0) / "half").write_text("")
+    assert not is_stored(folder.trial(0)) and list(folder.records()) == []
+    store(folder.attempt(), folder.trial(0), record())
+    assert not (folder.trial(0) / "half").exists()
+
+
+def test_records_come_in_order_of_number(tmp_path):
+    folder = StudyFolder(tmp_path)
+    for number in (10, 2, 1):
+        store(folder.attempt(), folder.trial(number), record(number))
+    store(folder.attempt(), folder.baseline("vanilla", 1), record(kind="zero_shot", name="vanilla", number=None))
+    assert [r.name for _, r in folder.records()] == ["vanilla", "trial 1", "trial 2", "trial 10"]
+
+
+def test_a_crash_while_writing_leaves_the_old_content(tmp_path, monkeypatch):
+    write_text(tmp_path / "a", "old")
+
+    def crash(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", crash)
+    with pytest.raises(OSError):
+        write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_missing_value_is_null_and_a_nan_an_error(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a", {"wer": float("nan")})
+    assert json.loads(record().model_dump_json())["cost"] is None
+
+
+def test_transcripts_keep_odd_text(tmp_path):
+    odd = 'a "quote"\nline\u2028break\ttab <b>&'
+    lines = [Transcript(id="1", reference=odd, hypothesis="")]
+    write_transcripts(tmp_path / "t.jsonl", lines)
+    assert read_transcripts(tmp_path / "t.jsonl") == lines
+
+
+def test_an_unknown_study_is_answered_with_those_there_are(tmp_path):
+    write_json(tmp_path / "demo" / "study.json", {})
+    with pytest.raises(UserError, match="did you mean 'demo'"):
+        open_study(tmp_path, "dem")

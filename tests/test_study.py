@@ -1,0 +1,119 @@
+"""Optuna's side: slots, retries, interrupted trials, and draws that do not repeat."""
+
+import optuna
+import pytest
+from examples import record, rung
+from optuna.trial import TrialState
+
+from harness import catalog
+from harness.record import StudyFolder, store
+from harness.sampling import make_sampler
+from harness.spec.space import Sampler
+from harness.supervisor.study import Study, dry_run
+
+
+@pytest.fixture
+def space():
+    return catalog.space("demo")[1]
+
+
+@pytest.fixture
+def study(tmp_path, space):
+    return Study(StudyFolder(tmp_path), "s", space, seed=1)
+
+
+def again(study) -> Study:
+    """The same study, as a new process opens it."""
+    return Study(study.folder, "s", study.space, study.seed)
+
+
+def complete(study, wer):
+    trial, config = study.ask()
+    done = record(trial.number, state="complete", config=config, rungs=(rung(0, wer),))
+    study.tell(trial, done)
+    return trial.number
+
+
+def test_slots_count_what_ended_but_not_what_was_tried_again(study):
+    complete(study, 0.5)
+    trial, config = study.ask()
+    study.tell(trial, record(trial.number, config=config, reason="killed"), retry=True)
+    assert study.used() == 1
+    retry, same = study.ask()
+    assert (same, retry.user_attrs["retry_of"], retry.user_attrs["attempt"]) == (config, trial.number, 2)
+    assert not study.may_retry(retry)
+    study.tell(retry, record(retry.number, config=same))
+    assert study.used() == 2
+
+
+def test_telling_twice_changes_nothing(study):
+    trial, config = study.ask()
+    done = record(trial.number, state="complete", config=config, rungs=(rung(0, 0.4), rung(1, 0.3)))
+    study.tell(trial, done)
+    study.tell(trial, done)
+    stored = study.optuna.trials[0]
+    assert (stored.state, stored.value, stored.intermediate_values) == (TrialState.COMPLETE, 0.3, {1: 0.4, 2: 0.3})
+
+
+def test_the_best_is_the_lowest_and_failures_are_never_best(study):
+    trial, config = study.ask()
+    study.tell(trial, record(trial.number, config=config))
+    assert study.best() is None
+    complete(study, 0.5)
+    better = complete(study, 0.2)
+    assert study.best() == better
+
+
+def test_a_pruned_trial_keeps_its_value_out_of_the_best(study):
+    number = complete(study, 0.5)
+    trial, config = study.ask()
+    study.tell(trial, record(trial.number, state="pruned", config=config, rungs=(rung(0, 0.1),)))
+    assert study.optuna.trials[1].state == TrialState.PRUNED
+    assert study.best() == number
+
+
+def test_running_out_of_memory_is_a_broken_constraint_that_the_sampler_sees(study):
+    complete(study, 0.5)
+    trial, config = study.ask()
+    study.tell(trial, record(trial.number, state="pruned", reason="out_of_memory", config=config))
+    fine, broken = study.optuna.trials
+    assert (fine.state, broken.state) == (TrialState.COMPLETE, TrialState.PRUNED)
+    assert fine.constraints == {"out_of_memory": -1.0} and broken.constraints == {"out_of_memory": 1.0}
+
+
+def test_an_interrupted_trial_is_found_with_the_record_it_had(study):
+    told, config = study.ask()
+    store(
+        study.folder.attempt(), study.folder.trial(0), record(0, state="complete", config=config, rungs=(rung(0, 0.3),))
+    )
+    study.ask()
+    found = again(study).interrupted()
+    assert [(t.number, r.state if r else None) for t, _, r in found] == [(0, "complete"), (1, None)]
+    assert found[0][1] == config and told.number == 0
+
+
+def test_a_kill_between_ask_and_suggest_leaves_a_trial_that_can_be_completed(study):
+    study.optuna.ask()
+    ((_, config, _),) = again(study).interrupted()
+    assert config.r in (8, 16, 32, 64)
+
+
+def test_a_restart_draws_on_and_does_not_draw_the_same_again(study, space, tmp_path):
+    before = [study.ask()[1] for _ in range(2)]
+    after = [again(study).ask()[1] for _ in range(2)]
+    assert before + after == dry_run(space, 4, seed=1)
+    assert len({config.learning_rate for config in before + after}) == 4
+
+
+def test_seeds_differ_by_study_and_number():
+    draws = {
+        make_sampler(Sampler(name="random"), seed, number)._rng.rng.random() for seed in (1, 2) for number in range(3)
+    }
+    assert len(draws) == 6
+
+
+def test_optuna_s_own_tell_agrees(study):
+    """The storage can be read by Optuna itself, as optuna-dashboard does."""
+    complete(study, 0.25)
+    loaded = optuna.load_study(study_name="s", storage=f"sqlite:///{study.folder.path / 'optuna.db'}")
+    assert loaded.best_value == 0.25

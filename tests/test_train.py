@@ -1,0 +1,93 @@
+"""The loop itself: what a step is, when it yields, and how it ends."""
+
+import time
+
+import pytest
+import torch
+
+from harness.data.batches import IGNORED, Batch, chunks, collate, example_order, label_ids
+from harness.model.method import attach, detach
+from harness.model.optimizers import make_optimizer
+from harness.train import DivergedError, train
+from harness.trial import make_accelerator
+
+
+def gradients(bench, config, micro_batch):
+    """The gradients of one step over the same 16 examples, in micro-batches of a size."""
+    torch.manual_seed(0)
+    model = attach(bench.base, config.model_copy(update={"lora_dropout": 0.0}))
+    try:
+        accelerator = make_accelerator("fp32", bench.base.device)
+        rows = bench.speech.rows("train")[:16]
+        batches = [collate(bench.speech.features, bench.labels, part, bench.pad) for part in chunks(rows, micro_batch)]
+        frozen = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
+        kept = {}
+        frozen.zero_grad = lambda *a, **k: kept.update(  # the loop clears gradients after its step; look before
+            {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        )
+        scheduler = torch.optim.lr_scheduler.ConstantLR(frozen)
+        next(train(model, frozen, scheduler, accelerator, [batches], [1], max_grad_norm=1e9))
+        return kept
+    finally:
+        detach(bench.base, model)
+
+
+def test_16_x_1_and_4_x_4_give_the_same_gradients(bench, lora):
+    lengths = {len(bench.labels[row]) for row in bench.speech.rows("train")[:16]}
+    assert len(lengths) > 1, "equal lengths would hide a mean of means"
+    whole, parts = gradients(bench, lora, 16), gradients(bench, lora, 4)
+    assert whole.keys() == parts.keys() and whole
+    for name in whole:
+        torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-7)
+
+
+def test_it_yields_at_rungs_and_its_clock_stands_still_meanwhile(bench, lora):
+    model = attach(bench.base, lora)
+    try:
+        accelerator = make_accelerator("fp32", bench.base.device)
+        rows = example_order(bench.speech.rows("train"), 32, 1)
+        steps = [[collate(bench.speech.features, bench.labels, part, bench.pad)] for part in chunks(rows, 8)]
+        adamw = make_optimizer(model, lora)
+        scheduler = torch.optim.lr_scheduler.ConstantLR(adamw)
+        began, seen = time.perf_counter(), []
+        for progress in train(model, adamw, scheduler, accelerator, steps, [1, 2, 4], 1.0):
+            seen.append((progress.step, progress.examples))
+            time.sleep(0.5)
+        assert seen == [(1, 8), (2, 16), (4, 32)]
+        assert progress.seconds <= time.perf_counter() - began - 1.0
+    finally:
+        detach(bench.base, model)
+
+
+def test_a_loss_that_is_not_finite_ends_training_at_its_step(bench, lora):
+    model = attach(bench.base, lora)
+    try:
+        accelerator = make_accelerator("fp32", bench.base.device)
+        good = collate(bench.speech.features, bench.labels, bench.speech.rows("train")[:4], bench.pad)
+        bad = Batch(torch.full_like(good.input_features, float("nan")), good.decoder_input_ids, good.labels)
+        adamw = make_optimizer(model, lora)
+        scheduler = torch.optim.lr_scheduler.ConstantLR(adamw)
+        with pytest.raises(DivergedError, match="step 2"):
+            list(train(model, adamw, scheduler, accelerator, [[good], [bad]], [2], 1.0))
+    finally:
+        detach(bench.base, model)
+
+
+def test_the_decoder_starts_with_one_start_token_and_predicts_the_next(bench):
+    tokenizer = bench.base.processor.tokenizer
+    labels = [label_ids(tokenizer, "hello there", "en", "transcribe"), label_ids(tokenizer, "a", "en", "transcribe")]
+    names = tokenizer.convert_ids_to_tokens(labels[0])
+    assert names[:4] == ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+    assert names[-1] == "<|endoftext|>" and names.count("<|startoftranscript|>") == 1
+    batch = collate(bench.speech.features, labels, [0, 1], bench.pad)
+    assert batch.decoder_input_ids[0].tolist() == labels[0][:-1]
+    assert batch.labels[0].tolist() == labels[0][1:]
+    assert batch.label_tokens == len(labels[0]) + len(labels[1]) - 2
+    assert (batch.labels[1] == IGNORED).sum() == len(labels[0]) - len(labels[1])
+
+
+def test_the_order_of_examples_is_the_seed_s_alone():
+    rows = list(range(100, 110))
+    order = example_order(rows, 25, seed=3)
+    assert sorted(order[:10]) == sorted(order[10:20]) == rows and order[:10] != order[10:20]
+    assert example_order(rows, 25, seed=3) == order != example_order(rows, 25, seed=4)

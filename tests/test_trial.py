@@ -1,0 +1,130 @@
+"""One trial: the same again, untouched by the one before, and stored so that it decodes alike."""
+
+import pytest
+import torch
+
+from harness.data.batches import chunks
+from harness.evaluate import transcribe
+from harness.model.base import Base
+from harness.model.method import load_trained
+from harness.record import read_transcripts
+from harness.spec.budget import Budget
+from harness.spec.messages import Train
+from harness.spec.trial import TrialConfig
+from harness.trial import make_accelerator, run_trial
+
+BUDGET = Budget(examples=192, rungs=(0.5, 1.0))  # 24 steps of 8
+FULL = TrialConfig(method="full", learning_rate=5e-4, warmup_ratio=0.1, per_device_train_batch_size=8)
+
+
+def run(bench, config, folder, go_on=True, budget=BUDGET, seed=1):
+    folder.mkdir(exist_ok=True)
+    trial = run_trial(bench, Train(config=config, budget=budget, seed=seed, attempt=str(folder)))
+    decision = None
+    while True:
+        try:
+            trial.send(decision)
+        except StopIteration as end:
+            return end.value
+        decision = go_on
+
+
+def seen(result):
+    """What must be equal: all but the times."""
+    return [rung.model_dump(exclude={"train_seconds", "evaluation_seconds"}) for rung in result.rungs]
+
+
+@pytest.fixture
+def alone(bench, lora, tmp_path):
+    return seen(run(bench, lora, tmp_path / "alone"))
+
+
+def test_the_loss_falls(alone):
+    assert alone[1]["train_loss"] < 0.8 * alone[0]["train_loss"]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(bench, lora, alone, tmp_path):
+    assert seen(run(bench, lora, tmp_path / "again")) == alone
+    assert seen(run(bench, lora, tmp_path / "other", seed=2)) != alone
+
+
+@pytest.mark.parametrize("before", ["full", "lora"])
+def test_trial_b_after_trial_a_equals_trial_b_alone(bench, lora, alone, tmp_path, before):
+    first = FULL if before == "full" else lora.model_copy(update={"r": 32, "learning_rate": 1e-2})
+    run(bench, first, tmp_path / "a")
+    assert seen(run(bench, lora, tmp_path / "b")) == alone
+
+
+def test_a_broken_reset_would_be_noticed(bench, lora, alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(Base, "restore", lambda self: None)
+    run(bench, FULL, tmp_path / "a")
+    broken = seen(run(bench, lora, tmp_path / "b"))
+    monkeypatch.undo()
+    bench.base.restore()
+    assert broken != alone
+    assert seen(run(bench, lora, tmp_path / "c")) == alone
+
+
+def test_a_stop_at_a_rung_leaves_a_pruned_trial_without_weights(bench, lora, tmp_path):
+    result = run(bench, lora, tmp_path / "p", go_on=False)
+    assert (result.state, result.reason, len(result.rungs)) == ("pruned", "stopped at rung 0", 1)
+    assert result.cost.steps == 12 and result.cost.adapter_bytes is None
+    assert not (tmp_path / "p" / "weights").exists()
+
+
+def test_zero_shot_is_one_evaluation(bench, tmp_path):
+    result = run(bench, TrialConfig(method="none"), tmp_path / "z")
+    assert (result.cost.steps, result.cost.trainable_parameters, len(result.rungs)) == (0, 0, 1)
+    assert result.rungs[0].train_loss is None
+
+
+def test_a_diverging_trial_is_pruned_with_its_step_and_harms_no_other(bench, lora, alone, tmp_path):
+    result = run(bench, FULL.model_copy(update={"learning_rate": 1e18, "max_grad_norm": 1e18}), tmp_path / "d")
+    assert result.state == "pruned" and result.reason.startswith("diverged at step")
+    assert seen(run(bench, lora, tmp_path / "b")) == alone
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_stored_weights_decode_as_the_trial_did(bench, lora, tmp_path, method):
+    config = lora if method == "lora" else FULL
+    run(bench, config, tmp_path / "t")
+    before = {name: value.clone() for name, value in bench.base.model.state_dict().items()}
+    load_trained(bench.base, config, tmp_path / "t" / "weights")
+    assert any(not torch.equal(before[n], v) for n, v in bench.base.model.state_dict().items())
+    accelerator = make_accelerator("fp32", bench.base.device)
+    rows = bench.speech.rows("validation")
+    merged = transcribe(bench.base.model, bench.base, bench.speech, rows, bench.decoding, accelerator)
+    bench.base.restore()
+    assert merged == read_transcripts(tmp_path / "t" / "transcripts.jsonl")
+    assert all(torch.equal(before[n], v) for n, v in bench.base.model.state_dict().items())
+
+
+def test_an_adapter_s_folder_is_small_and_names_no_path(bench, lora, tmp_path):
+    result = run(bench, lora, tmp_path / "t")
+    files = sorted(path.name for path in (tmp_path / "t" / "weights").iterdir())
+    assert files == ["adapter_config.json", "adapter_model.safetensors"]
+    assert result.cost.adapter_bytes < 500_000
+    assert str(tmp_path) not in (tmp_path / "t" / "weights" / "adapter_config.json").read_text()
+
+
+def test_merged_equals_unmerged_to_rounding(bench, lora):
+    from harness.model.method import attach, detach
+
+    torch.manual_seed(3)
+    model = attach(bench.base, lora)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    mel = torch.from_numpy(bench.speech.features[:4].astype("float32"))
+    start = torch.full((4, 1), bench.base.model.config.decoder_start_token_id)
+    with torch.inference_mode():
+        unmerged = model.eval()(input_features=mel, decoder_input_ids=start).logits
+        model.merge_adapter()
+        merged = model(input_features=mel, decoder_input_ids=start).logits
+        model.unmerge_adapter()
+    detach(bench.base, model)
+    torch.testing.assert_close(merged, unmerged, rtol=0, atol=1e-4)
+
+
+def test_chunks_keep_every_item():
+    assert [list(c) for c in chunks([1, 2, 3, 4, 5], 2)] == [[1, 2], [3, 4], [5]]

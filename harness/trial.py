@@ -193,6 +193,8 @@ def _training(bench: Bench, run: Run) -> Iterator[Progress | None]:
         )
     finally:
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        # An adapter asks its base for what it lacks: this mark would exempt all trials after a full fine-tuning.
+        model.__dict__.pop("_is_accelerate_prepared", None)
 
 
 def _batches(bench: Bench, run: Run) -> Iterator[list[Batch]]:

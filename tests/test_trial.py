@@ -55,6 +55,14 @@ def test_trial_b_after_trial_a_equals_trial_b_alone(bench, lora, alone, tmp_path
     assert seen(run(bench, lora, tmp_path / "b")) == alone
 
 
+def test_mixed_precision_holds_after_full_fine_tuning(bench, lora, alone, tmp_path):
+    mixed = lora.model_copy(update={"precision": "bf16"})
+    first = seen(run(bench, mixed, tmp_path / "before"))
+    run(bench, FULL, tmp_path / "full")
+    assert first != alone
+    assert seen(run(bench, mixed, tmp_path / "after")) == first
+
+
 def test_a_broken_reset_would_be_noticed(bench, lora, alone, tmp_path, monkeypatch):
     monkeypatch.setattr(Base, "restore", lambda self: None)
     run(bench, FULL, tmp_path / "a")

@@ -7,10 +7,11 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from harness.errors import UserError, nearest
-from harness.spec.result import Record, Transcript
+from harness.spec.result import Kind, Record, Transcript
+from harness.spec.trial import TrialConfig
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,24 @@ class StudyFolder:
         others = [sorted(self.path.glob(f"{kind}/*/*/result.json")) for kind in ("baselines", "replicates")]
         for path in [*others[0], *trials, *others[1]]:
             yield path.parent, read_record(path.parent)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One thing to train: a trial, a baseline or a replicate, and the folder that its record will have."""
+
+    kind: Kind
+    name: str
+    config: TrialConfig
+    seed: int
+    folder: Path
+    number: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, folder: Path, record: Record) -> Self:
+        """The run that left a record."""
+        return cls(record.kind, record.name, record.config, record.seed, folder, record.number, record.notes)
 
 
 def open_study(results: Path, name: str) -> StudyFolder:

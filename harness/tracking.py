@@ -19,9 +19,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else a dead ser
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from harness.record import StudyFolder
+from harness.record import Run, StudyFolder
 from harness.spec.result import Record, Rung
-from harness.spec.trial import TrialConfig
 
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
 # What the run table shows when it is opened by the address that `make ui` prints: MLflow's own format of a shared view.
@@ -108,32 +107,32 @@ class Mirror:
         return folder.relative_to(self.folder.path).as_posix()
 
     @_never_stops_training
-    def begin(self, folder: Path, name: str, kind: str, config: TrialConfig, seed: int) -> None:
-        """Open a child run whose record will be `folder`."""
-        key = self._key(folder)
+    def begin(self, run: Run) -> None:
+        """Open a child run."""
+        key = self._key(run.folder)
         if key in self._runs:
             self._client.update_run(self._runs[key], status="RUNNING")
             return
-        run = self._create(key, {"mlflow.runName": name, "mlflow.parentRunId": self._parent, "kind": kind})
-        params = [Param(k, _shown(v)) for k, v in {**config.settings(), "seed": seed}.items()]
-        self._client.log_batch(run, params=params)
+        tags = {"mlflow.runName": run.name, "mlflow.parentRunId": self._parent, "kind": run.kind}
+        params = [Param(k, _shown(v)) for k, v in {**run.config.settings(), "seed": run.seed}.items()]
+        self._client.log_batch(self._create(key, tags), params=params)
 
     @_never_stops_training
-    def rung(self, folder: Path, rung: Rung) -> None:
+    def rung(self, run: Run, rung: Rung) -> None:
         """Log one evaluation."""
-        self._client.log_batch(self._runs[self._key(folder)], metrics=_rung_metrics(rung))
+        self._client.log_batch(self._runs[self._key(run.folder)], metrics=_rung_metrics(rung))
 
     @_never_stops_training
-    def end(self, folder: Path, record: Record) -> None:
+    def end(self, run: Run, record: Record) -> None:
         """Complete a child run from its record: metrics, tags, artifacts, status."""
-        key = self._key(folder)
+        key = self._key(run.folder)
         if key not in self._runs:
-            self.begin(folder, record.name, record.kind, record.config, record.seed)
-        run = self._runs[key]
-        seen = {point.step for point in self._client.get_metric_history(run, "wer")}
+            self.begin(run)
+        run_id = self._runs[key]
+        seen = {point.step for point in self._client.get_metric_history(run_id, "wer")}
         metrics = [metric for rung in record.rungs if rung.step not in seen for metric in _rung_metrics(rung)]
         if record.cost is not None:
-            last, logged = record.cost.steps, self._client.get_run(run).data.metrics
+            last, logged = record.cost.steps, self._client.get_run(run_id).data.metrics
             numbers = {k: v for k, v in record.cost.model_dump().items() if isinstance(v, int | float)}
             metrics += [Metric(name, value, _now(), last) for name, value in numbers.items() if name not in logged]
         tags = [
@@ -141,9 +140,9 @@ class Mirror:
             RunTag("reason", record.reason or ""),
             RunTag("notes", "; ".join(record.notes)),
         ]
-        self._client.log_batch(run, metrics=metrics, tags=tags)
-        self._link(folder, run)
-        self._client.set_terminated(run, status=STATUS[record.state])
+        self._client.log_batch(run_id, metrics=metrics, tags=tags)
+        self._link(run.folder, run_id)
+        self._client.set_terminated(run_id, status=STATUS[record.state])
 
     def _link(self, folder: Path, run: str) -> None:
         files = (path for path in folder.rglob("*") if path.is_file())
@@ -156,7 +155,7 @@ class Mirror:
         known = {self._key(folder): (folder, record) for folder, record in records}
         for key, (folder, record) in known.items():
             if key not in runs or runs[key].info.status != STATUS[record.state]:
-                self.end(folder, record)
+                self.end(Run.of(folder, record), record)
         for name, run in runs.items():
             if name != "study" and name not in known and run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, status="KILLED")

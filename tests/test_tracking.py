@@ -6,7 +6,7 @@ import pytest
 from examples import record, rung
 from mlflow import MlflowClient
 
-from harness.record import StudyFolder, store
+from harness.record import Run, StudyFolder, store
 from harness.tracking import Mirror
 
 
@@ -27,15 +27,15 @@ def stored(folder, number, **fields):
     attempt = folder.attempt()
     (attempt / "transcripts.jsonl").write_text("{}\n")
     store(attempt, folder.trial(number), made)
-    return folder.trial(number), made
+    return Run.of(folder.trial(number), made), made
 
 
 def test_a_trial_is_mirrored_with_settings_curve_state_and_files(folder):
     mirror = Mirror(folder, "s")
-    path, made = stored(folder, 0, state="complete", rungs=(rung(0, 0.5), rung(1, 0.4)))
-    mirror.begin(path, made.name, made.kind, made.config, made.seed)
-    mirror.rung(path, made.rungs[0])
-    mirror.end(path, made)
+    run, made = stored(folder, 0, state="complete", rungs=(rung(0, 0.5), rung(1, 0.4)))
+    mirror.begin(run)
+    mirror.rung(run, made.rungs[0])
+    mirror.end(run, made)
     mirror.close(made)
     assert not mirror.behind
     client, found = runs(folder)
@@ -67,10 +67,10 @@ def test_no_location_is_absolute_so_that_results_can_be_moved(folder, tmp_path):
 
 
 def test_a_killed_supervisor_s_runs_are_put_right(folder):
-    lost, kept = record(0), stored(folder, 1, state="complete", rungs=(rung(0, 0.5),))
+    kept, _ = stored(folder, 1, state="complete", rungs=(rung(0, 0.5),))
     before = Mirror(folder, "s")
-    before.begin(folder.trial(0), lost.name, lost.kind, lost.config, lost.seed)
-    before.begin(kept[0], kept[1].name, kept[1].kind, kept[1].config, kept[1].seed)
+    before.begin(Run.of(folder.trial(0), record(0)))
+    before.begin(kept)
     after = Mirror(folder, "s")
     after.catch_up(folder.records())
     after.close(None)
@@ -83,11 +83,11 @@ def test_a_killed_supervisor_s_runs_are_put_right(folder):
 
 
 def test_catching_up_twice_doubles_nothing(folder):
-    path, made = stored(folder, 0, state="complete", rungs=(rung(0, 0.5), rung(1, 0.4)))
+    run, made = stored(folder, 0, state="complete", rungs=(rung(0, 0.5), rung(1, 0.4)))
     for _ in range(2):
         mirror = Mirror(folder, "s")
         mirror.catch_up(folder.records())
-        mirror.end(path, made)
+        mirror.end(run, made)
     client, found = runs(folder)
     assert len(found) == 2
     assert len(client.get_metric_history(found["trials/0"].info.run_id, "wer")) == 2

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from harness.record import Run
 from harness.spec.messages import Ready
 from harness.spec.result import Record, Rung
 from harness.spec.trial import TrialConfig
@@ -123,25 +124,25 @@ class Terminal:
         self._rows[record.name] = Row(self._settings(record.name, record.config), record.state, wers)
         self._refresh()
 
-    def begin(self, name: str, config: TrialConfig) -> None:
+    def begin(self, run: Run) -> None:
         """A run begins."""
-        self._rows[name] = Row(self._settings(name, config), "running")
+        self._rows[run.name] = Row(self._settings(run.name, run.config), "running")
         self._began = time.monotonic()
         if not self._live:
-            self.say(f"{name}: {self._rows[name].settings}")
+            self.say(f"{run.name}: {self._rows[run.name].settings}")
         self._refresh()
 
-    def rung(self, name: str, rung: Rung) -> None:
+    def rung(self, run: Run, rung: Rung) -> None:
         """A run was evaluated."""
-        self._rows[name].wers.append(rung.scores.wer)
+        self._rows[run.name].wers.append(rung.scores.wer)
         if not self._live:
             loss = "" if rung.train_loss is None else f", train loss {rung.train_loss:.3f}"
             self.say(f"  step {rung.step} ({rung.examples} examples): WER {rung.scores.wer:.1%}{loss}")
         self._refresh()
 
-    def end(self, record: Record) -> None:
+    def end(self, run: Run, record: Record) -> None:
         """A run ended."""
-        row = self._rows[record.name]
+        row = self._rows[run.name]
         row.state = record.state
         if record.kind == "trial":
             self._durations.append(time.monotonic() - self._began)

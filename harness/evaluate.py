@@ -29,10 +29,12 @@ class Decoding:
     batch_size: int
     max_new_tokens: int
     task: str
+    forced_language: bool = True
 
     def described(self) -> dict[str, Any]:
         """For records and captions."""
-        return {"strategy": "greedy", "batch_size": self.batch_size, "max_new_tokens": self.max_new_tokens}
+        strategy = "greedy" if self.forced_language else "greedy, language detected"
+        return {"strategy": strategy, "batch_size": self.batch_size, "max_new_tokens": self.max_new_tokens}
 
 
 def transcribe(
@@ -66,7 +68,7 @@ def generate(
     with torch.inference_mode(), accelerator.autocast():
         ids = whisper_of(model).generate(
             features,
-            language=languages,
+            language=languages if decoding.forced_language else None,
             task=decoding.task,
             max_new_tokens=decoding.max_new_tokens,
             num_beams=1,

@@ -52,7 +52,12 @@ def recordings(speech: Speech, split: str) -> tuple[list[Transcript], list[Sampl
 
 
 def transcribe_long(
-    model: nn.Module, base: Base, clips: Sequence[Samples], languages: Sequence[str], task: str, algorithm: Algorithm
+    model: nn.Module,
+    base: Base,
+    clips: Sequence[Samples],
+    languages: Sequence[str | None],
+    task: str,
+    algorithm: Algorithm,
 ) -> list[str]:
     """Texts of recordings of any length, by a model made of the base.
 
@@ -75,7 +80,9 @@ def window_seconds(base: Base) -> float:
     return float(extractor.n_samples / extractor.sampling_rate)
 
 
-def _sequential(model: WhisperForConditionalGeneration, base: Base, clip: Samples, language: str, task: str) -> str:
+def _sequential(
+    model: WhisperForConditionalGeneration, base: Base, clip: Samples, language: str | None, task: str
+) -> str:
     long = len(clip) > base.processor.feature_extractor.n_samples
     padding = {"truncation": False, "padding": "longest"} if long else {}
     inputs = base.processor.feature_extractor(
@@ -95,7 +102,7 @@ def _sequential(model: WhisperForConditionalGeneration, base: Base, clip: Sample
     return text
 
 
-def _chunked(model: WhisperForConditionalGeneration, base: Base, clip: Samples, language: str, task: str) -> str:
+def _chunked(model: WhisperForConditionalGeneration, base: Base, clip: Samples, language: str | None, task: str) -> str:
     from transformers import AutomaticSpeechRecognitionPipeline
 
     pipeline = AutomaticSpeechRecognitionPipeline(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import UserError, nearest
+from harness.spec.budget import Budget
 from harness.spec.result import Kind, Record, Transcript
 from harness.spec.trial import TrialConfig
 
@@ -67,11 +68,13 @@ class Run:
     folder: Path
     number: int | None = None
     notes: tuple[str, ...] = ()
+    budget: Budget | None = None  # unset: the space's; a recipe may have evaluations of its own
 
     @classmethod
     def of(cls, folder: Path, record: Record) -> Self:
         """The run that left a record."""
-        return cls(record.kind, record.name, record.config, record.seed, folder, record.number, record.notes)
+        who = (record.kind, record.name, record.config, record.seed, folder, record.number)
+        return cls(*who, record.notes, record.budget)
 
 
 def open_study(results: Path, name: str) -> StudyFolder:

@@ -47,7 +47,7 @@ from harness.spec.messages import (
     TranscribeLong,
     order_adapter,
 )
-from harness.trial import Bench, make_accelerator, make_bench, run_trial
+from harness.trial import Bench, decoding_of, make_accelerator, make_bench, run_trial
 
 LATENCY_CLIPS = 8  # decoded one at a time, spread over the durations
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -197,20 +197,21 @@ def do_transcribe(bench: Bench, order: Transcribe) -> Transcribed:
     base, speech = bench.base, bench.speech
     accelerator = make_accelerator("fp32", base.device)
     rows, rtfx, latency = speech.rows(order.split), None, None
+    decoding = decoding_of(bench, order.config)
     with decodable(base, order) as model:
-        transcripts = transcribe(model, base, speech, rows, bench.decoding, accelerator)
+        transcripts = transcribe(model, base, speech, rows, decoding, accelerator)
         if order.speed_passes:
             timed = by_length(speech, rows)[:: max(1, len(rows) // order.speed_clips)][: order.speed_clips]
             clips = [speech.samples(speech.utterances[row]) for row in timed]
             passes = order.speed_passes
-            rtfx = real_time_factor(model, base, speech, timed, clips, bench.decoding, accelerator, passes)
+            rtfx = real_time_factor(model, base, speech, timed, clips, decoding, accelerator, passes)
             apart = slice(None, None, max(1, len(timed) // LATENCY_CLIPS))
             alone, heard = timed[apart], clips[apart]
-            single = replace(bench.decoding, batch_size=1)
+            single = replace(decoding, batch_size=1)
             one = real_time_factor(model, base, speech, alone, heard, single, accelerator, passes)
             latency = sum(map(len, heard)) / SAMPLE_RATE / one / len(heard)
     write_transcripts(Path(order.output), transcripts)
-    return Transcribed(rtfx=rtfx, latency_seconds=latency, decoding=bench.decoding.described())
+    return Transcribed(rtfx=rtfx, latency_seconds=latency, decoding=decoding.described())
 
 
 def do_transcribe_long(bench: Bench, order: TranscribeLong) -> Transcribed:
@@ -219,7 +220,8 @@ def do_transcribe_long(bench: Bench, order: TranscribeLong) -> Transcribed:
     transcripts, clips, languages, data = recordings(bench.speech, order.split)
     with decodable(base, order) as model:
         clock.start()
-        texts = transcribe_long(model, base, clips, languages, bench.task.task, order.algorithm)
+        named = languages if order.config.forced_language else [None] * len(languages)
+        texts = transcribe_long(model, base, clips, named, bench.task.task, order.algorithm)
         clock.stop()
     found = [t.model_copy(update={"hypothesis": text}) for t, text in zip(transcripts, texts, strict=True)]
     write_transcripts(Path(order.output), found)

@@ -68,6 +68,11 @@ class Bench:
         return replace(self, base=load_base(self.base.name, self.base.device, weights))
 
 
+def decoding_of(bench: Bench, config: TrialConfig) -> Decoding:
+    """The decoding that all systems share, in which a configuration may leave the language to be detected."""
+    return replace(bench.decoding, forced_language=config.forced_language)
+
+
 def make_bench(base: Base, speech: Speech, task: Task) -> Bench:
     """Tokenise the transcripts; decoding may take twice the longest training label, within the model's own limit."""
     labels = [label_ids(base.processor.tokenizer, u.text, u.language, task.task) for u in speech.utterances]
@@ -237,7 +242,7 @@ def _evaluate(bench: Bench, run: Run, index: int) -> tuple[list[Transcript], Run
     progress, model, accelerator = run.progress, run.model, run.accelerator
     rows, clock = bench.speech.rows("validation"), Clock(accelerator.device)
     clock.start()
-    transcripts = transcribe(model, bench.base, bench.speech, rows, bench.decoding, accelerator)
+    transcripts = transcribe(model, bench.base, bench.speech, rows, decoding_of(bench, run.config), accelerator)
     loss = validation_loss(model, bench.base, bench.speech, bench.labels, rows, bench.decoding, bench.pad, accelerator)
     scores = score_split(bench, transcripts)
     clock.stop()

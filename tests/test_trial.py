@@ -136,3 +136,19 @@ def test_merged_equals_unmerged_to_rounding(bench, lora):
 
 def test_chunks_keep_every_item():
     assert [list(c) for c in chunks([1, 2, 3, 4, 5], 2)] == [[1, 2], [3, 4], [5]]
+
+
+def test_an_unforced_language_is_left_to_the_model(bench, monkeypatch):
+    from harness.evaluate import generate
+    from harness.trial import decoding_of, make_accelerator
+
+    told = []
+    whisper = bench.base.model
+    plain = whisper.generate
+    monkeypatch.setattr(whisper, "generate", lambda *a, **k: told.append(k["language"]) or plain(*a, **k))
+    accelerator, mel = make_accelerator("fp32", bench.base.device), bench.speech.features[:2]
+    for forced in (True, False):
+        decoding = decoding_of(bench, TrialConfig(method="none", forced_language=forced))
+        assert len(generate(whisper, bench.base, mel, ["en", "en"], decoding, accelerator)) == 2
+    assert told == [["en", "en"], None]
+    assert decoding.described()["strategy"] == "greedy, language detected"

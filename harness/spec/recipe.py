@@ -8,14 +8,22 @@ from harness.spec.base import Spec
 from harness.spec.budget import Budget
 from harness.spec.trial import TrialConfig
 
+FAIR_EXAMPLES = 1200  # with fewer a recipe is a straw man
+
 
 class Recipe(Spec):
     """A file of baselines/."""
 
     description: str
     source: str = Field(description="the document that the settings come from")
+    model: str | None = Field(None, description="the base model as published; unset: any")
+    task: str | None = Field(None, description="the published data as --task names it, FOLDER being where it lies")
     config: TrialConfig
     steps: int | None = Field(None, ge=1, description="optimizer steps of the recipe as published")
+    epochs: int | None = Field(None, ge=1, description="the same in passes over the training data")
+    evaluate_every_steps: int | None = Field(None, ge=1, description="evaluations as published; unset: the budget's")
+    evaluate_every_epochs: int | None = Field(None, ge=1, description="the same in epochs")
+    notes: tuple[str, ...] = Field((), description="what a reader of its row must know")
     cpu_fallback: dict[str, Any] = Field({}, description="settings that replace those that need a GPU")
 
     @model_validator(mode="after")
@@ -23,17 +31,41 @@ class Recipe(Spec):
         self._on_cpu()
         return self
 
+    @model_validator(mode="after")
+    def _evaluations_fit(self) -> Self:
+        for length, every in ((self.steps, self.evaluate_every_steps), (self.epochs, self.evaluate_every_epochs)):
+            if every is not None and (length is None or length % every):
+                raise ValueError(f"an evaluation each {every} does not divide a length of {length}")
+        return self
+
     def _on_cpu(self) -> TrialConfig:
         return TrialConfig.model_validate({**self.config.settings(), **self.cpu_fallback})
 
-    def under(self, budget: Budget, device: str) -> tuple[TrialConfig, list[str]]:
+    def judged(self, budget: Budget) -> Budget:
+        """The budget with as many evaluations as were published, at the same fractions of the way."""
+        length = self.steps if self.evaluate_every_steps else self.epochs
+        every = self.evaluate_every_steps or self.evaluate_every_epochs
+        if length is None or every is None:
+            return budget
+        times = min(length // every, budget.steps(self.config.effective_batch_size))
+        rungs = tuple((index + 1) / times for index in range(times))
+        return budget.model_copy(update={"rungs": rungs})
+
+    def under(self, budget: Budget, device: str, model: str | None = None) -> tuple[TrialConfig, list[str]]:
         """The configuration as it will run on `device` under `budget`, and notes on what differs from the recipe.
 
         A published warm-up is scaled by budget steps / recipe steps: unscaled, 500 warm-up steps would
         never end within a short budget, and the recipe would be a straw man.
+
+        Args:
+            budget: what the study gives every system.
+            device: cpu or cuda.
+            model: the study's base, to be told apart from the recipe's.
         """
         notes = []
         config = self.config
+        if self.model is not None and model is not None and model != self.model:
+            notes.append(f"on {model} instead of {self.model}")
         if config.refused_on(device) and self.cpu_fallback:
             config = self._on_cpu()
             notes.append("on CPU: " + ", ".join(f"{key} {value}" for key, value in self.cpu_fallback.items()))
@@ -44,4 +76,8 @@ class Recipe(Spec):
                 scaled = max(1, round(config.warmup_steps * steps / self.steps))
                 notes.append(f"warm-up {scaled} instead of {config.warmup_steps}")
                 config = config.model_copy(update={"warmup_steps": scaled})
-        return config, notes
+        elif self.epochs is not None and self.steps is None:
+            notes.append(f"{budget.examples} examples ({steps} steps) instead of {self.epochs} epochs")
+        if config.method != "none" and budget.examples < FAIR_EXAMPLES:
+            notes.append(f"fewer than {FAIR_EXAMPLES} examples: too few to judge a recipe by")
+        return config, [*notes, *self.notes]

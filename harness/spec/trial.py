@@ -105,6 +105,9 @@ class TrialConfig(Spec):
     mask_time_length: int = Field(10, ge=1, description="SpecAugment: frames in one mask")
     mask_feature_prob: float = Field(0.0, ge=0, lt=1, description="SpecAugment: share of mel bins masked")
     mask_feature_length: int = Field(10, ge=1, description="SpecAugment: mel bins in one mask")
+    forced_language: bool = Field(
+        True, description="decode with the language named; false: the model detects it, as generate does untold"
+    )
     augmentation: str | None = Field(None, description="what training hears changed: a file of augmentations/, by name")
     encoder_window_seconds: float | None = Field(
         None, gt=0, multiple_of=0.02, description="a shorter encoder window; unset: the model's own (30 s)"

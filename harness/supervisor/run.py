@@ -71,12 +71,12 @@ class Sweep:
             self.study.tell(trial, record, retry=died)
 
     def _baselines(self) -> None:
-        device = self.worker.ready.device
+        device, budget = self.worker.ready.device, self.plan.space.budget
         for name, recipe in self.plan.recipes.items():
-            config, notes = recipe.under(self.plan.space.budget, device)
+            config, notes = recipe.under(budget, device, self.plan.model)
             kind: Kind = "zero_shot" if config.method == "none" else "recipe"
             folder = self.folder.baseline(name, self.plan.seed)
-            run = Run(kind, name, config, self.plan.seed, folder, notes=tuple(notes))
+            run = Run(kind, name, config, self.plan.seed, folder, notes=tuple(notes), budget=recipe.judged(budget))
             if is_stored(folder) and read_record(folder).state == "complete":
                 self.display.known(read_record(folder))
             else:

@@ -98,7 +98,7 @@ class Worker:
             state=result.state if result else "fail",
             reason=result.reason if result else reason,
             config=run.config,
-            budget=self.plan.space.budget,
+            budget=run.budget or self.plan.space.budget,
             notes=run.notes,
             rungs=result.rungs if result else tuple(rungs),
             cost=result.cost if result else None,
@@ -132,7 +132,8 @@ class Worker:
     ) -> Finished:
         """Hand the run to the trainer and answer its reports."""
         trainer = self._ensure_trainer()
-        order = Train(config=run.config, budget=self.plan.space.budget, seed=run.seed, attempt=str(attempt.resolve()))
+        budget = run.budget or self.plan.space.budget
+        order = Train(config=run.config, budget=budget, seed=run.seed, attempt=str(attempt.resolve()))
         trainer.send(order)
         while True:
             try:

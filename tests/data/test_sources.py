@@ -329,3 +329,20 @@ def test_long_recordings_are_listed_with_their_paths(tmp_path, prepared):
 def test_a_wrong_task_file_is_answered_with_its_place(prepared, fields, said):
     with pytest.raises(UserError, match=said):
         prepared(**fields)
+
+
+def test_speakers_that_the_task_names_are_its_splits(tmp_path, prepared):
+    for speaker in ("anna", "bo", "cleo", "dag"):
+        for number in range(3):
+            write_clip(tmp_path / "r" / speaker / f"{number}.wav", seconds=0.5 + number / 2, pitch=100 + 9 * number)
+            (tmp_path / "r" / speaker / f"{number}.txt").write_text("word")
+    places = {"anna": "train", "bo": "validation", "cleo": "test", "dag": None}
+    unlimited = {"anna": None, "bo": "test_long", "cleo": "test_long", "dag": None}
+    folder = {"kind": "speaker_folders", "folder": tmp_path / "r"}
+    sources = [{**folder, "name": "short", "splits": places}, {**folder, "name": "any", "splits": unlimited}]
+    speech = prepared(sources=sources, held_out="speaker", max_seconds=1.2)
+    assert {(u.speaker, u.split) for u in speech.utterances} == {(s, p) for s, p in places.items() if p}
+    assert len(speech.utterances) == 6, "the third clip of each is too long"
+    assert sorted(u.speaker for u in speech.long_recordings()) == ["bo"] * 3 + ["cleo"] * 3, "there it is not"
+    with pytest.raises(UserError, match="no split 'ana'"):
+        prepared(sources=[{**folder, "splits": {"ana": "train"}}])

@@ -54,7 +54,10 @@ def read_librispeech(source: LibriSpeechSource) -> Iterator[Row]:
 
 
 def read_speaker_folders(source: SpeakerFoldersSource, columns: Columns) -> Iterator[Row]:
-    """All clips below each speaker's folder; one without a transcript has an empty text and is left out later."""
+    """All clips below each speaker's folder; one without a transcript has an empty text and is left out later.
+
+    Where the source's `splits` name speakers, a speaker's folder is its split.
+    """
     folder = source.folder
     texts = None if not source.texts else _shared_texts(folder / source.texts, columns, source.encoding)
     for speaker in sorted(path for path in folder.glob("*/") if not path.name.startswith(".")):
@@ -65,7 +68,7 @@ def read_speaker_folders(source: SpeakerFoldersSource, columns: Columns) -> Iter
                 text = texts.get(clip.stem, "")
             else:
                 text = _text(beside, source.encoding).strip() if beside.is_file() else ""
-            yield Row(file, file, text, speaker=speaker.name)
+            yield Row(file, file, text, speaker.name if source.splits else "", speaker=speaker.name)
 
 
 def _shared_texts(path: Path, columns: Columns, encoding: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jiwer
+from rapidfuzz.distance import Levenshtein
 
 from harness.normalize import default_name, normalizer
 from harness.spec.result import Scores, Transcript
@@ -37,3 +38,10 @@ def score(transcripts: Sequence[Transcript], language: str, name: str | None = N
         reference_words=count,
         normalizer=shown,
     )
+
+
+def word_errors(transcripts: Sequence[Transcript], language: str, name: str | None = None) -> list[int]:
+    """Errors of each utterance, in the words that `score` counts."""
+    normalize, _ = normalizer(name or default_name(language), language)
+    pairs = ((normalize(t.reference).split(), normalize(t.hypothesis).split()) for t in transcripts)
+    return [Levenshtein.distance(reference, hypothesis) for reference, hypothesis in pairs]

@@ -129,7 +129,7 @@ class Mirror:
         if key not in self._runs:
             self.begin(run)
         run_id = self._runs[key]
-        seen = {point.step for point in self._client.get_metric_history(run_id, "wer")}
+        seen = {point.step for point in self._client.get_metric_history(run_id, "loss")}
         metrics = [metric for rung in record.rungs if rung.step not in seen for metric in _rung_metrics(rung)]
         if record.cost is not None:
             last, logged = record.cost.steps, self._client.get_run(run_id).data.metrics
@@ -204,9 +204,9 @@ def _link_files(files: Iterable[Path], base: Path, target: Path) -> None:
 
 def _rung_metrics(rung: Rung) -> list[Metric]:
     values: dict[str, Any] = {
-        "wer": rung.scores.wer,
-        "wer_raw": rung.scores.wer_raw,
-        "cer": rung.scores.cer,
+        "wer": rung.scores and rung.scores.wer,
+        "wer_raw": rung.scores and rung.scores.wer_raw,
+        "cer": rung.scores and rung.scores.cer,
         "loss": rung.loss,
         "train_loss": rung.train_loss,
     }

@@ -41,6 +41,7 @@ from harness.spec.messages import (
     Preparing,
     Ready,
     Refused,
+    Report,
     Train,
     Transcribe,
     Transcribed,
@@ -169,7 +170,7 @@ def do_train(channel: Channel, bench: Bench, order: Train) -> None:
                 channel.send(Finished(result=end.value))
                 return
             channel.send(report)
-            go_on = report.last or _may_go_on(channel)
+            go_on = (isinstance(report, Report) and report.last) or _may_go_on(channel)
 
 
 def _may_go_on(channel: Channel) -> bool:

@@ -1,7 +1,7 @@
 """One trial on the resident base: a configuration and a seed in, rungs and a result out."""
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -30,19 +30,21 @@ from harness.data.features import Speech
 from harness.data.waveforms import open_waveforms
 from harness.evaluate import Decoding, transcribe, validation_loss
 from harness.meter import Clock, host_peak_memory, is_out_of_memory, peak_memory, reset_peak_memory
-from harness.metrics import score
+from harness.metrics import score, word_errors
 from harness.model.base import Base, load_base
 from harness.model.method import attach, count_parameters, detach, save
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
 from harness.model.regularize import shaped, window_frames
 from harness.record import write_transcripts
-from harness.spec.messages import Report, Train
+from harness.spec.judging import Judging
+from harness.spec.messages import Partial, Report, Train
 from harness.spec.result import Cost, Rung, Scores, State, Transcript, TrialResult
 from harness.spec.task import Task
 from harness.spec.trial import BaseWeights, Precision, TrialConfig
 from harness.train import DivergedError, Progress, train
 
 EVALUATION_BATCH = 32
+Conversed = Report | Partial
 PROMPT_TOKENS = 4  # start of transcript, language, task, no timestamps
 
 
@@ -90,8 +92,8 @@ def make_accelerator(precision: Precision, device: torch.device) -> Accelerator:
     return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
 
 
-def run_trial(bench: Bench, order: Train) -> Generator[Report, bool | None, TrialResult]:
-    """Train and evaluate; yields a Report at each rung and is sent whether to go on.
+def run_trial(bench: Bench, order: Train) -> Generator[Conversed, bool | None, TrialResult]:
+    """Train and evaluate; yields a Report at each rung, and Partial ones on the way, and is sent whether to go on.
 
     Afterwards the base is as it was before. The attempt folder holds transcripts.jsonl of the last rung and
     weights/ of what was trained. Memory that runs out is an outcome; with `auto_micro_batch` the trial begins
@@ -124,7 +126,7 @@ def _out_of_memory(order: Train, message: str) -> TrialResult:
     return TrialResult(state="pruned", reason="out_of_memory", rungs=(), cost=None)
 
 
-def _attempt(bench: Bench, order: Train, config: TrialConfig) -> Generator[Report, bool | None, TrialResult]:
+def _attempt(bench: Bench, order: Train, config: TrialConfig) -> Generator[Conversed, bool | None, TrialResult]:
     """One try of a trial, from attaching to detaching."""
     attempt, base = Path(order.attempt), bench.base
     set_seed(order.seed)
@@ -158,16 +160,19 @@ class Run:
     optimizer: torch.optim.Optimizer | None = None
 
 
-def _climb(bench: Bench, run: Run) -> Generator[Report, bool | None, tuple[State, str | None, list[Transcript]]]:
+def _climb(bench: Bench, run: Run) -> Generator[Conversed, bool | None, tuple[State, str | None, list[Transcript]]]:
     """Go from rung to rung. Returns the state, the reason for an early end, and the last transcripts."""
     transcripts: list[Transcript] = []
     last = 0 if run.config.method == "none" else len(run.order.budget.rungs) - 1
     try:
         for index, progress in enumerate(_training(bench, run)):
             run.progress = progress
-            transcripts, rung = _evaluate(bench, run, index)
+            rung, found = yield from _evaluate(bench, run, index, index == last)
+            transcripts = found.transcripts or transcripts
             run.rungs.append(rung)
-            go_on = yield Report(rung=rung, last=index == last)
+            if found.lost:
+                return "pruned", f"lost after {len(transcripts)} utterances of rung {index}", transcripts
+            go_on = yield Report(rung=rung, last=index == last, errors=tuple(found.errors))
             if index < last and not go_on:
                 return "pruned", f"stopped at rung {index}", transcripts
     except DivergedError as error:
@@ -238,13 +243,30 @@ def _heard(bench: Bench, run: Run) -> Callable[[list[int], list[int]], npt.NDArr
     return lambda rows, epochs: augmented_features(speech, waveforms, extractor, what, rows, epochs, run.order.seed)
 
 
-def _evaluate(bench: Bench, run: Run, index: int) -> tuple[list[Transcript], Rung]:
+@dataclass
+class Evaluated:
+    """What was decoded at a rung, and whether the supervisor broke it off because the trial had lost."""
+
+    rows: list[int]
+    transcripts: list[Transcript] = field(default_factory=list)
+    errors: list[int] = field(default_factory=list)
+    lost: bool = False
+
+
+def _evaluate(
+    bench: Bench, run: Run, index: int, last: bool
+) -> Generator[Conversed, bool | None, tuple[Rung, Evaluated]]:
+    """Judge a rung; the clock stands still while the supervisor thinks."""
     progress, model, accelerator = run.progress, run.model, run.accelerator
-    rows, clock = bench.speech.rows("validation"), Clock(accelerator.device)
+    judging, clock = run.order.judging, Clock(accelerator.device)
+    found = Evaluated(rung_rows(bench.speech.rows("validation"), judging, last))
     clock.start()
-    transcripts = transcribe(model, bench.base, bench.speech, rows, decoding_of(bench, run.config), accelerator)
+    if last or judging.judge == "wer":
+        yield from _decode(bench, run, index, found, clock)
+    # In the split's order: the loss is a sum of floats, and transcripts of a whole split stand in its order.
+    rows = sorted(found.rows)
     loss = validation_loss(model, bench.base, bench.speech, bench.labels, rows, bench.decoding, bench.pad, accelerator)
-    scores = score_split(bench, transcripts)
+    scores = score_split(bench, found.transcripts) if found.transcripts else None
     clock.stop()
     rung = Rung(
         index=index,
@@ -256,7 +278,33 @@ def _evaluate(bench: Bench, run: Run, index: int) -> tuple[list[Transcript], Run
         train_seconds=progress.seconds if progress else 0.0,
         evaluation_seconds=clock.seconds,
     )
-    return transcripts, rung
+    return rung, found
+
+
+def _decode(
+    bench: Bench, run: Run, index: int, found: Evaluated, clock: Clock
+) -> Generator[Conversed, bool | None, None]:
+    """Decode the rung's utterances, chunk by chunk where the supervisor may break off."""
+    decoded: dict[int, Transcript] = {}
+    rows = found.rows
+    for chunk in chunks(rows, run.order.judging.chunk or len(rows)):
+        new = transcribe(run.model, bench.base, bench.speech, chunk, decoding_of(bench, run.config), run.accelerator)
+        decoded |= zip(chunk, new, strict=True)
+        found.errors += errors_of(bench, new)
+        if len(decoded) < len(rows):
+            clock.stop()
+            found.lost = not (yield Partial(index=index, errors=tuple(found.errors)))
+            clock.start()
+        if found.lost:
+            found.rows = rows[: len(decoded)]
+            break
+    found.transcripts = [decoded[row] for row in sorted(decoded)]
+
+
+def rung_rows(rows: Sequence[int], judging: Judging, last: bool) -> list[int]:
+    """The utterances of a rung in the order of evaluation: shuffled once for the study, all of them at the last."""
+    order: list[int] = np.random.default_rng(judging.seed).permutation(np.asarray(rows)).tolist()
+    return order if last else order[: judging.rung_utterances]
 
 
 def _cost(bench: Bench, run: Run, trainable: int, total: int, weights: int | None) -> Cost:
@@ -287,5 +335,14 @@ def _cost(bench: Bench, run: Run, trainable: int, total: int, weights: int | Non
 
 def score_split(bench: Bench, transcripts: list[Transcript]) -> Scores:
     """Score transcripts with the task's normaliser; several languages have the rules of none in particular."""
-    languages = bench.speech.report["languages"]
-    return score(transcripts, languages[0] if len(languages) == 1 else "mul", bench.task.normalizer)
+    return score(transcripts, _language(bench), bench.task.normalizer)
+
+
+def errors_of(bench: Bench, transcripts: list[Transcript]) -> tuple[int, ...]:
+    """Word errors of each utterance."""
+    return tuple(word_errors(transcripts, _language(bench), bench.task.normalizer))
+
+
+def _language(bench: Bench) -> str:
+    languages: list[str] = bench.speech.report["languages"]
+    return languages[0] if len(languages) == 1 else "mul"

@@ -9,6 +9,7 @@ from harness.model.base import Base
 from harness.model.method import load_trained
 from harness.record import read_transcripts
 from harness.spec.budget import Budget
+from harness.spec.judging import Judging
 from harness.spec.messages import Train
 from harness.spec.trial import TrialConfig
 from harness.trial import make_accelerator, run_trial
@@ -152,3 +153,42 @@ def test_an_unforced_language_is_left_to_the_model(bench, monkeypatch):
         assert len(generate(whisper, bench.base, mel, ["en", "en"], decoding, accelerator)) == 2
     assert told == [["en", "en"], None]
     assert decoding.described()["strategy"] == "greedy, language detected"
+
+
+def conversation(bench, config, folder, decide=lambda said: True, **judging):
+    """All that a trial says, and its result."""
+    folder.mkdir()
+    order = Train(config=config, budget=BUDGET, seed=1, attempt=str(folder), judging=Judging(**judging))
+    trial, said, answer = run_trial(bench, order), [], None
+    while True:
+        try:
+            said.append(trial.send(answer))
+        except StopIteration as end:
+            return said, end.value
+        answer = decide(said[-1])
+
+
+def test_utterances_are_evaluated_in_chunks_of_one_order_and_scored_as_a_whole(bench, lora, alone, tmp_path):
+    said, result = conversation(bench, lora, tmp_path / "t", chunk=5, seed=3)
+    assert [len(answer.errors) for answer in said] == [5, 10, 12] * 2
+    assert [r["scores"]["wer"] for r in alone] == [r.scores.wer for r in result.rungs]
+    first, whole = said[3].errors, said[5].errors
+    assert whole[:5] == first and sum(whole) / result.rungs[1].scores.reference_words == result.rungs[1].scores.wer
+    ids = [t.id for t in read_transcripts(tmp_path / "t" / "transcripts.jsonl")]
+    assert ids == [bench.speech.utterances[row].id for row in bench.speech.rows("validation")]
+
+
+def test_an_evaluation_that_is_broken_off_ends_the_trial(bench, lora, tmp_path):
+    said, result = conversation(bench, lora, tmp_path / "t", lambda told: len(told.errors) < 8, chunk=4)
+    assert (result.state, result.reason) == ("pruned", "lost after 8 utterances of rung 0")
+    assert len(said) == 2 and result.rungs[0].scores.utterances == 8
+
+
+def test_rungs_before_the_last_are_judged_on_a_subset_or_on_the_loss(bench, lora, alone, tmp_path):
+    _, part = conversation(bench, lora, tmp_path / "part", rung_utterances=4)
+    assert [rung.scores.utterances for rung in part.rungs] == [4, 12]
+    assert part.rungs[1].scores.model_dump() == alone[1]["scores"]
+    said, loss = conversation(bench, lora, tmp_path / "loss", judge="loss")
+    assert loss.rungs[0].scores is None and said[0].errors == ()
+    assert [rung.loss for rung in loss.rungs] == [rung["loss"] for rung in alone]
+    assert loss.rungs[1].scores.model_dump() == alone[1]["scores"]

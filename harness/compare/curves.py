@@ -22,7 +22,7 @@ class CurvePoint(Spec):
     rung: int
     step: int
     examples: int
-    wer: float
+    wer: float | None
     loss: float
     train_seconds: float
 
@@ -57,7 +57,7 @@ def learning_curves(study: str, records: Records) -> list[CurvePoint]:
             rung=rung.index,
             step=rung.step,
             examples=rung.examples,
-            wer=rung.scores.wer,
+            wer=rung.scores.wer if rung.scores else None,
             loss=rung.loss,
             train_seconds=rung.train_seconds,
         )

@@ -50,13 +50,14 @@ def draw_all(
     rate, kind = _rate(board).removesuffix(" %"), board.groups[0].grouping if board.groups else ""
     parts = len({row.group for row in board.groups if row.grouping == kind})
     method = importances[0].method if importances else ""
+    decoded = any(point.wer is not None for point in curves)
     timed = sum(row.train_seconds is not None for row in board.rows) > 1
     wanted: list[tuple[bool, str, str, Draw, float]] = [
         (True, "ranking", f"{rate} with 95 % intervals; filled: tied with the best",
          lambda f: ranking(f, board), 0.22 * len(board.rows) + 0.8),
         (timed, "pareto", f"{rate} against training time; filled: on the Pareto front",
          lambda f: pareto(f, board), 2.4),
-        (bool(curves), "learning_curves", "Validation WER of each trial; dashed: pruned",
+        (decoded, "learning_curves", "Validation WER of each trial; dashed: pruned",
          lambda f: learning(f, curves), 2.4),
         (bool(curves), "parallel_coordinates", "Sampled settings and validation WER of each trial",
          lambda f: parallel(f, board), 2.6),
@@ -127,20 +128,22 @@ def pareto(figure: "Figure", board: Board) -> None:
 def learning(figure: "Figure", curves: Sequence[CurvePoint]) -> None:
     """Validation WER over examples seen: pruned trials dashed, the best heavy."""
     axes = figure.subplots()
-    by_trial: dict[tuple[str, int], list[CurvePoint]] = {}
+    by_trial: dict[tuple[str, int], list[tuple[CurvePoint, float]]] = {}
     for point in curves:
-        by_trial.setdefault((point.study, point.trial), []).append(point)
-    ended = [points for points in by_trial.values() if points[-1].state == "complete"]
-    best = min(ended or list(by_trial.values()), key=lambda points: points[-1].wer)
-    chosen = sorted(by_trial.values(), key=lambda points: points[-1].wer)[:MOST_LINES]
+        if point.wer is not None:  # a rung judged on the loss alone has none
+            by_trial.setdefault((point.study, point.trial), []).append((point, 100 * point.wer))
+    ended = [points for points in by_trial.values() if points[-1][0].state == "complete"]
+    best = min(ended or list(by_trial.values()), key=lambda points: points[-1][1])
+    chosen = sorted(by_trial.values(), key=lambda points: points[-1][1])[:MOST_LINES]
     for points in chosen:
-        pruned = points[-1].state != "complete"
+        pruned = points[-1][0].state != "complete"
         style = {"color": GREY, "linestyle": "--" if pruned else "-", "alpha": 0.8, "linewidth": 0.9}
         if points is best:
             style = {"color": COLOURS[0], "linewidth": 2.0, "zorder": 5}
-        x, y = [p.examples for p in points], [100 * p.wer for p in points]
+        x, y = [point.examples for point, _ in points], [wer for _, wer in points]
         axes.plot(x, y, marker="x" if pruned else "o", markersize=3, **style)  # type: ignore[arg-type]
-    axes.annotate(f"trial {best[-1].trial}", (best[-1].examples, 100 * best[-1].wer), xytext=(-4, -8),
+    point, wer = best[-1]
+    axes.annotate(f"trial {point.trial}", (point.examples, wer), xytext=(-4, -8),
                   textcoords="offset points", ha="right", color=COLOURS[0])  # fmt: skip
     axes.margins(y=0.15)
     axes.set_xlabel("examples seen")

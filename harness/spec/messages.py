@@ -6,6 +6,7 @@ from pydantic import Field, TypeAdapter
 
 from harness.spec.base import Spec
 from harness.spec.budget import Budget
+from harness.spec.judging import Judging
 from harness.spec.result import Rung, TrialResult
 from harness.spec.task import Task
 from harness.spec.trial import TrialConfig
@@ -25,17 +26,18 @@ class Open(Spec):
 
 
 class Train(Spec):
-    """Run one trial; answered by Report at each rung, then Finished or Failed."""
+    """Run one trial; answered by Report at each rung (with judging.chunk Partial on the way), Finished or Failed."""
 
     type: Literal["train"] = "train"
     config: TrialConfig
     budget: Budget
     seed: int
     attempt: str = Field(description="folder for transcripts.jsonl and weights/")
+    judging: Judging = Judging()
 
 
 class Decide(Spec):
-    """The answer to a Report: whether the trial goes on. Not asked at the last rung."""
+    """The answer to a Partial or a Report: whether the trial goes on. After the Report of the last rung none is due."""
 
     type: Literal["decide"] = "decide"
     go_on: bool
@@ -86,6 +88,15 @@ class Report(Spec):
     type: Literal["report"] = "report"
     rung: Rung
     last: bool
+    errors: tuple[int, ...] = Field((), description="word errors of each utterance, in the order of evaluation")
+
+
+class Partial(Spec):
+    """Part of a rung's utterances are decoded; the trainer waits for Decide."""
+
+    type: Literal["partial"] = "partial"
+    index: int = Field(description="of the rung")
+    errors: tuple[int, ...] = Field(description="word errors of each utterance so far, in the order of evaluation")
 
 
 class Finished(Spec):
@@ -121,7 +132,9 @@ class Refused(Spec):
 
 
 Order = Annotated[Open | Train | Decide | Transcribe | TranscribeLong, Field(discriminator="type")]
-Answer = Annotated[Preparing | Ready | Report | Finished | Transcribed | Failed | Refused, Field(discriminator="type")]
+Answer = Annotated[
+    Preparing | Ready | Report | Partial | Finished | Transcribed | Failed | Refused, Field(discriminator="type")
+]
 
 order_adapter: TypeAdapter[Order] = TypeAdapter(Order)
 answer_adapter: TypeAdapter[Answer] = TypeAdapter(Answer)

@@ -46,7 +46,7 @@ class Rung(Spec):
     examples: int
     train_loss: float | None = Field(description="mean over label tokens since the rung before; null for zero-shot")
     loss: float = Field(description="teacher-forced loss on validation, mean over label tokens")
-    scores: Scores
+    scores: Scores | None = Field(description="null where the rung was judged on the loss alone")
     train_seconds: float
     evaluation_seconds: float
 
@@ -105,5 +105,5 @@ class Record(Spec):
 
     @property
     def scores(self) -> Scores | None:
-        """Validation scores at the last rung that was reached."""
+        """Validation scores at the last rung that was reached; None where that was judged on the loss alone."""
         return self.rungs[-1].scores if self.rungs else None

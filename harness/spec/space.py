@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from harness.errors import nearest
 from harness.spec.base import Spec, describe
 from harness.spec.budget import Budget
+from harness.spec.judging import Judge
 from harness.spec.trial import CONDITIONS, TrialConfig, applies
 
 
@@ -69,6 +70,8 @@ class SearchSpace(Spec):
     budget: Budget
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
+    judge: Judge = Field("wer", description="before the last rung: decode for WER, or the teacher-forced loss alone")
+    rung_utterances: int | None = Field(None, ge=1, description="validation utterances judged before the last rung")
     baselines: tuple[str, ...] = ()
     fixed: dict[str, Any] = Field(default_factory=dict)
     sampled: dict[str, Distribution] = Field(min_length=1)

@@ -120,7 +120,7 @@ class Terminal:
 
     def known(self, record: Record) -> None:
         """A run that an earlier call finished."""
-        wers = [rung.scores.wer for rung in record.rungs]
+        wers = [rung.scores.wer for rung in record.rungs if rung.scores]
         self._rows[record.name] = Row(self._settings(record.name, record.config), record.state, wers)
         self._refresh()
 
@@ -134,10 +134,12 @@ class Terminal:
 
     def rung(self, run: Run, rung: Rung) -> None:
         """A run was evaluated."""
-        self._rows[run.name].wers.append(rung.scores.wer)
+        if rung.scores:
+            self._rows[run.name].wers.append(rung.scores.wer)
         if not self._live:
             loss = "" if rung.train_loss is None else f", train loss {rung.train_loss:.3f}"
-            self.say(f"  step {rung.step} ({rung.examples} examples): WER {rung.scores.wer:.1%}{loss}")
+            judged = f"WER {rung.scores.wer:.1%}" if rung.scores else f"loss {rung.loss:.3f}"
+            self.say(f"  step {rung.step} ({rung.examples} examples): {judged}{loss}")
         self._refresh()
 
     def end(self, run: Run, record: Record) -> None:

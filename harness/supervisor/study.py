@@ -50,9 +50,10 @@ class Study:
         return trial, configuration(self.space, trial)
 
     def report(self, trial: optuna.Trial, rung: Rung) -> None:
-        """Store a rung's WER; reporting one again changes nothing."""
-        if rung_step(self.space.pruner, rung.index) not in trial.storage.get_trial(trial._trial_id).intermediate_values:
-            trial.report(rung.scores.wer, step=rung_step(self.space.pruner, rung.index))
+        """Store what a rung is judged by; reporting one again changes nothing."""
+        step = rung_step(self.space.pruner, rung.index)
+        if step not in trial.storage.get_trial(trial._trial_id).intermediate_values:
+            trial.report(rung.loss if self.space.judge == "loss" or not rung.scores else rung.scores.wer, step=step)
 
     def may_go_on(self, trial: optuna.Trial, rung: Rung) -> bool:
         """Report a rung and ask the pruner."""

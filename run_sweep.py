@@ -26,6 +26,13 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--seed", type=int, default=1, help="seed of the study and of each training (default 1)")
     options.add_argument("--timeout", type=float, metavar="SECONDS", help="begin no new trial after this time")
+    options.add_argument(
+        "--keep",
+        type=positive,
+        default=3,
+        metavar="K",
+        help="trials that keep their weights: the best K on validation (default 3; compare.py --top K decodes as many)",
+    )
     options.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
     options.add_argument(
         "--cache-dir", type=Path, metavar="FOLDER", help="prepared features (default: the user's cache)"
@@ -46,6 +53,14 @@ def count(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{value} is negative")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
     return value
 
 

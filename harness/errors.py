@@ -1,6 +1,7 @@
 """The one error that a user can act on, and how a command line reports it."""
 
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Iterable
 
@@ -9,6 +10,20 @@ EXIT_USER_ERROR = 2
 
 class UserError(Exception):
     """Something the user can mend: the message says what was given, what was expected, and what to do."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that the disk or the user's share of it is full.
+
+    Libraries that write files in C or Rust pass the system's words on, not its number.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in ("No space left on device", "disk is full", "Disk quota exceeded")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def nearest(given: str, valid: Iterable[str]) -> str:

@@ -12,6 +12,8 @@ from harness.catalog import ROOT
 from harness.errors import UserError
 from harness.spec.messages import Answer, Failed, Open, Order, Preparing, Ready, Refused, answer_adapter
 
+TRAINER = ("-m", "harness.trainer")
+
 # Interpreters of BLAS and OpenMP each start a thread a core; nested they run many times slower than one.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -38,7 +40,7 @@ class Trainer:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.trainer"],
+                [sys.executable, *TRAINER],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -90,6 +92,10 @@ class Trainer:
         if isinstance(answer, Refused):
             raise UserError(answer.message)
         return answer
+
+    def kill(self) -> None:
+        """End the process at once; `receive` then says that it died."""
+        self._process.kill()
 
     def close(self) -> None:
         """Close the line and wait; a trainer that does not leave is killed."""

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from harness.errors import UserError, nearest
 from harness.spec.budget import Budget
-from harness.spec.result import Kind, Record, Transcript
+from harness.spec.result import Kind, Record, Rung, Transcript
 from harness.spec.trial import TrialConfig
 
 
@@ -45,9 +45,15 @@ class StudyFolder:
         folder.mkdir(parents=True)
         return folder
 
-    def clear_attempts(self) -> None:
-        """Remove what interrupted runs left behind."""
-        shutil.rmtree(self.path / "attempts", ignore_errors=True)
+    def clear_attempts(self, spare: Iterable[str] = ()) -> None:
+        """Remove what interrupted runs left behind, but for the attempts named."""
+        for folder in (self.path / "attempts").glob("*"):
+            if folder.name not in spare:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def key(self, folder: Path) -> str:
+        """A record's folder as it is named in the study: trials/3."""
+        return folder.relative_to(self.path).as_posix()
 
     def records(self) -> Iterator[tuple[Path, Record]]:
         """All finished runs: baselines, trials in order of number, then replicates."""
@@ -129,6 +135,19 @@ def store(attempt: Path, folder: Path, record: Record) -> None:
     os.replace(attempt, folder)
     write_json(folder / "config.json", record.config.settings())
     write_json(folder / "result.json", record.model_dump(mode="json"))
+
+
+def has_rungs(checkpoint: Path) -> bool:
+    """Whether a checkpoint/ folder is one that a trial can go on from."""
+    return (checkpoint / "rungs.json").is_file()
+
+
+def read_rungs(checkpoint: Path) -> list[Rung]:
+    """The rungs that a checkpoint/ folder was written after; none where there is no whole one."""
+    if not has_rungs(checkpoint):
+        return []
+    rungs = json.loads((checkpoint / "rungs.json").read_text(encoding="utf-8"))
+    return [Rung.model_validate(rung) for rung in rungs]
 
 
 def is_stored(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sqlite3
 import sys
 import time
@@ -14,8 +15,10 @@ from typing import Any, Concatenate, ParamSpec
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else a dead server blocks each call for minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
@@ -65,37 +68,37 @@ class Mirror:
     relative to the study's folder, so that it can be moved; `make ui` starts the server there.
     """
 
-    def __init__(self, folder: StudyFolder, study: str) -> None:
-        self.folder, self.study, self.behind = folder, study, False
+    def __init__(self, folder: StudyFolder, study: str, uri: str | None = None) -> None:
+        """Open the database in the study's folder, or a tracking server at `uri`; trouble leaves it `behind`."""
+        self.folder, self.study, self.uri, self.behind = folder, study, uri, False
         self._runs: dict[str, str] = {}
-        self._connect()
+        self._connected = False
+        self._try_to_connect()
 
     @_never_stops_training
+    def _try_to_connect(self) -> None:
+        self._connect()
+
     def _connect(self) -> None:
         database = self.folder.path / "mlflow.db"
-        self._client = MlflowClient(tracking_uri=f"sqlite:///{database}")
-        experiment = self._client.get_experiment_by_name(self.study)
-        if experiment is None:
-            tags = {
-                "mlflow.experimentKind": "custom_model_development",
-                "mlflow.sharedViewState.sweep": json.dumps(VIEW),
-            }
-            self._experiment = self._client.create_experiment(self.study, tags=tags)
-            # create_experiment turns a relative location into an absolute one.
-            with sqlite3.connect(database, timeout=60) as connection:
-                connection.execute(
-                    "UPDATE experiments SET artifact_location = 'artifacts' WHERE experiment_id = ?",
-                    (self._experiment,),
-                )
-            connection.close()
-        else:
-            self._experiment = experiment.experiment_id
+        with FileLock(self.folder.path / "databases.lock"):  # processes that open a fresh one together collide
+            self._client = MlflowClient(tracking_uri=self.uri or f"sqlite:///{database}")
+            experiment = self._client.get_experiment_by_name(self.study)
+            self._experiment = experiment.experiment_id if experiment else self._create_experiment()
+            if self.uri is None:
+                _make_relative(database, self._experiment)
         for run in self._client.search_runs([self._experiment], max_results=50_000):
             self._runs[run.data.tags.get("record", "")] = run.info.run_id
         if "study" not in self._runs:
             self._create("study", {"mlflow.runName": self.study, "kind": "study"})
         self._parent = self._runs["study"]
         self._client.update_run(self._parent, status="RUNNING")
+        self._connected = True
+
+    def _create_experiment(self) -> str:
+        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.sharedViewState.sweep": json.dumps(VIEW)}
+        experiment: str = self._client.create_experiment(self.study, tags=tags)
+        return experiment
 
     def _create(self, key: str, tags: dict[str, str]) -> str:
         run = self._client.create_run(self._experiment, tags={"record": key, "study": self.study, **tags})
@@ -103,32 +106,30 @@ class Mirror:
         self._runs[key] = run_id
         return run_id
 
-    def _key(self, folder: Path) -> str:
-        return folder.relative_to(self.folder.path).as_posix()
+    def _opened(self, run: Run) -> str:
+        """The id of a child run, created where it is missing; a crash may have left it without parameters."""
+        key = self.folder.key(run.folder)
+        if key not in self._runs:
+            self._create(key, {"mlflow.runName": run.name, "mlflow.parentRunId": self._parent, "kind": run.kind})
+        params = [Param(k, _shown(v)) for k, v in {**run.config.settings(), "seed": run.seed}.items()]
+        self._client.log_batch(self._runs[key], params=params)
+        return self._runs[key]
 
     @_never_stops_training
     def begin(self, run: Run) -> None:
         """Open a child run."""
-        key = self._key(run.folder)
-        if key in self._runs:
-            self._client.update_run(self._runs[key], status="RUNNING")
-            return
-        tags = {"mlflow.runName": run.name, "mlflow.parentRunId": self._parent, "kind": run.kind}
-        params = [Param(k, _shown(v)) for k, v in {**run.config.settings(), "seed": run.seed}.items()]
-        self._client.log_batch(self._create(key, tags), params=params)
+        self._client.update_run(self._opened(run), status="RUNNING")
 
     @_never_stops_training
     def rung(self, run: Run, rung: Rung) -> None:
         """Log one evaluation."""
-        self._client.log_batch(self._runs[self._key(run.folder)], metrics=_rung_metrics(rung))
+        run_id = self._runs.get(self.folder.key(run.folder)) or self._opened(run)
+        self._client.log_batch(run_id, metrics=_rung_metrics(rung))
 
     @_never_stops_training
     def end(self, run: Run, record: Record) -> None:
         """Complete a child run from its record: metrics, tags, artifacts, status."""
-        key = self._key(run.folder)
-        if key not in self._runs:
-            self.begin(run)
-        run_id = self._runs[key]
+        run_id = self._opened(run)
         seen = {point.step for point in self._client.get_metric_history(run_id, "loss")}
         metrics = [metric for rung in record.rungs if rung.step not in seen for metric in _rung_metrics(rung)]
         if record.cost is not None:
@@ -141,25 +142,40 @@ class Mirror:
             RunTag("notes", "; ".join(record.notes)),
         ]
         self._client.log_batch(run_id, metrics=metrics, tags=tags)
-        self._link(run.folder, run_id)
+        self._attach(run, run_id)
         self._client.set_terminated(run_id, status=STATUS[record.state])
 
-    def _link(self, folder: Path, run: str) -> None:
-        files = (path for path in folder.rglob("*") if path.is_file())
-        _link_files(files, folder, self.folder.path / "artifacts" / run / "artifacts")
+    def _attach(self, run: Run, run_id: str) -> None:
+        """A record's files; of trials not the weights, for those of most are removed again."""
+        skipped = ("checkpoint", "weights") if run.kind == "trial" else ("checkpoint",)
+        files = [path for path in run.folder.rglob("*") if path.is_file()]
+        files = [path for path in files if path.relative_to(run.folder).parts[0] not in skipped]
+        if self.uri is None:
+            _link_files(files, run.folder, self._artifacts(run_id))
+            return
+        for path in files:
+            place = path.relative_to(run.folder).parent.as_posix()
+            self._client.log_artifact(run_id, str(path), None if place == "." else place)
+
+    def _artifacts(self, run_id: str) -> Path:
+        return self.folder.path / "artifacts" / run_id / "artifacts"
 
     @_never_stops_training
     def catch_up(self, records: Iterable[tuple[Path, Record]]) -> None:
         """Bring every child run in line with its record, and end those that have none."""
+        if not self._connected:
+            self._connect()
+        self.behind = False
         runs = {r.data.tags.get("record"): r for r in self._client.search_runs([self._experiment], max_results=50_000)}
-        known = {self._key(folder): (folder, record) for folder, record in records}
+        known = {self.folder.key(folder): (folder, record) for folder, record in records}
         for key, (folder, record) in known.items():
             if key not in runs or runs[key].info.status != STATUS[record.state]:
                 self.end(Run.of(folder, record), record)
+            if self.behind:
+                return
         for name, run in runs.items():
             if name != "study" and name not in known and run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, status="KILLED")
-        self.behind = False
 
     @_never_stops_training
     def close(self, best: Record | None) -> None:
@@ -167,7 +183,27 @@ class Mirror:
         if best is not None and best.scores is not None:
             self._client.log_batch(self._parent, metrics=[Metric("best_wer", best.scores.wer, _now(), 0)])
             self._client.set_tag(self._parent, "best", best.name)
+            self._attach_weights(self.folder.trial(best.number or 0))
         self._client.set_terminated(self._parent, status="FINISHED")
+
+    def _attach_weights(self, best: Path) -> None:
+        """The best trial's weights are at hand in MLflow, and only there: a link would keep others' on the disk."""
+        if self.uri is not None:
+            return
+        for key, run_id in self._runs.items():
+            if key.startswith("trials/"):
+                shutil.rmtree(self._artifacts(run_id) / "weights", ignore_errors=True)
+        files = [path for path in (best / "weights").rglob("*") if path.is_file()]
+        _link_files(files, best, self._artifacts(self._runs[self.folder.key(best)]))
+
+
+def _make_relative(database: Path, experiment: str) -> None:
+    """Store where artifacts lie relative to the study's folder; create_experiment makes it absolute."""
+    with sqlite3.connect(database, timeout=60) as connection:
+        connection.execute(
+            "UPDATE experiments SET artifact_location = 'artifacts' WHERE experiment_id = ?", (experiment,)
+        )
+    connection.close()
 
 
 def log_comparison(folder: StudyFolder, comparison: Path, metrics: dict[str, float]) -> None:

@@ -6,7 +6,7 @@ from examples import record, rung
 from optuna.trial import TrialState
 
 from harness import catalog
-from harness.record import StudyFolder, store
+from harness.record import StudyFolder
 from harness.sampling import make_sampler
 from harness.spec.space import Sampler
 from harness.supervisor.study import Study, dry_run
@@ -37,13 +37,12 @@ def complete(study, wer):
 def test_slots_count_what_ended_but_not_what_was_tried_again(study):
     complete(study, 0.5)
     trial, config = study.ask()
-    study.tell(trial, record(trial.number, config=config, reason="killed"), retry=True)
+    study.tell(trial, record(trial.number, config=config, reason="killed"), retry="died")
     assert study.used() == 1
     retry, same = study.ask()
-    assert (same, retry.user_attrs["retry_of"], retry.user_attrs["attempt"]) == (config, trial.number, 2)
-    assert not study.may_retry(retry)
-    study.tell(retry, record(retry.number, config=same))
-    assert study.used() == 2
+    assert (same, retry.user_attrs["retry_of"], retry.user_attrs["died"]) == (config, trial.number, 1)
+    study.tell(retry, record(retry.number, config=same, reason="killed"), retry="died")
+    assert study.used() == 2 and len(study.optuna.trials) == 3
 
 
 def test_telling_twice_changes_nothing(study):
@@ -79,23 +78,6 @@ def test_running_out_of_memory_is_a_broken_constraint_that_the_sampler_sees(stud
     fine, broken = study.optuna.trials
     assert (fine.state, broken.state) == (TrialState.COMPLETE, TrialState.PRUNED)
     assert fine.constraints == {"out_of_memory": -1.0} and broken.constraints == {"out_of_memory": 1.0}
-
-
-def test_an_interrupted_trial_is_found_with_the_record_it_had(study):
-    told, config = study.ask()
-    store(
-        study.folder.attempt(), study.folder.trial(0), record(0, state="complete", config=config, rungs=(rung(0, 0.3),))
-    )
-    study.ask()
-    found = again(study).interrupted()
-    assert [(t.number, r.state if r else None) for t, _, r in found] == [(0, "complete"), (1, None)]
-    assert found[0][1] == config and told.number == 0
-
-
-def test_a_kill_between_ask_and_suggest_leaves_a_trial_that_can_be_completed(study):
-    study.optuna.ask()
-    ((_, config, _),) = again(study).interrupted()
-    assert config.r in (8, 16, 32, 64)
 
 
 def test_a_restart_draws_on_and_does_not_draw_the_same_again(study, space, tmp_path):

@@ -32,7 +32,12 @@ class Train(Spec):
     config: TrialConfig
     budget: Budget
     seed: int
-    attempt: str = Field(description="folder for transcripts.jsonl and weights/")
+    attempt: str = Field(description="folder for transcripts.jsonl, weights/ and, until the end, checkpoint/")
+    resume: str | None = Field(
+        None,
+        description="checkpoint/ of an earlier attempt: its last rung is reported again, to be decided anew, and "
+        "training goes on from there",
+    )
     judging: Judging = Judging()
 
 

@@ -34,6 +34,7 @@ def plan_of(options: Namespace) -> Plan:
         baselines=options.baselines,
         timeout=options.timeout,
         cache_dir=options.cache_dir or CACHE_DIR,
+        keep=options.keep,
     )
 
 

@@ -18,6 +18,9 @@ from harness.spec.task import Task
 CACHE_DIR = Path(platformdirs.user_cache_dir("whisper-sweep"))
 
 
+KEEP = 3
+
+
 @dataclass(frozen=True)
 class Plan:
     """A sweep about to run."""
@@ -33,6 +36,7 @@ class Plan:
     timeout: float | None
     results: Path
     cache_dir: Path
+    keep: int = KEEP
 
     @property
     def folder(self) -> StudyFolder:
@@ -61,6 +65,7 @@ def make_plan(
     baselines: list[str] | None = None,
     timeout: float | None = None,
     cache_dir: Path = CACHE_DIR,
+    keep: int = KEEP,
 ) -> Plan:
     """Resolve names; an option that is not given comes from the space.
 
@@ -88,6 +93,7 @@ def make_plan(
         timeout=timeout,
         results=results,
         cache_dir=cache_dir,
+        keep=keep,
     )
 
 

@@ -1,19 +1,29 @@
 """The sweep: baselines, then trials until N slots are used, each recorded before anyone is told."""
 
+import signal
+import threading
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
-import optuna
 from filelock import FileLock, Timeout
 
 from harness.errors import UserError
-from harness.record import Run, is_stored, read_record, store
+from harness.record import Run, read_record
 from harness.spec.result import Kind, Record
-from harness.spec.trial import TrialConfig
 from harness.supervisor.display import Terminal
+from harness.supervisor.heartbeat import Heart
+from harness.supervisor.mirroring import Mirroring
 from harness.supervisor.plan import Plan, claim
+from harness.supervisor.reaper import INTERRUPTED, reap, settle_attempts
+from harness.supervisor.storage import Database
 from harness.supervisor.study import Study
-from harness.supervisor.worker import Worker, now
-from harness.tracking import Mirror
+from harness.supervisor.trials import carry_out_trials
+from harness.supervisor.worker import Stop, Worker
+
+SUPERVISOR = "supervisor"  # the worker that Optuna's trials name where no other machine is at work
 
 
 class Sweep:
@@ -21,11 +31,15 @@ class Sweep:
 
     def __init__(self, plan: Plan, display: Terminal) -> None:
         self.plan, self.display, self.folder = plan, display, plan.folder
-        self.worker = Worker(plan, display)
         self._began = time.monotonic()
+        self.stop, self.workers = Stop(), list[Worker]()
 
     def run(self) -> Record | None:
-        """Carry out the plan; returns the best trial's record."""
+        """Carry out the plan; returns the best trial's record.
+
+        Raises:
+            KeyboardInterrupt: after a signal asked to stop, when all is stored.
+        """
         claim(self.plan)
         try:
             with FileLock(self.folder.path / "supervisor.lock", timeout=0):
@@ -34,22 +48,36 @@ class Sweep:
             raise UserError(f"study {self.plan.study!r} is already being worked on by another process") from None
 
     def _run(self) -> Record | None:
-        self.study = Study(self.folder, self.plan.study, self.plan.space, self.plan.seed)
+        database = Database(self.folder.path)
+        self.study = Study(self.folder, self.plan.study, self.plan.space, self.plan.seed, database)
+        self._reap()
+        self.workers = [Worker(self.plan, self.display, [self.display], self.stop)]
+        self.heart = Heart(database)
         try:
-            self._refuse_what_cannot_run(self.worker.ready.device)
-            self.mirror = Mirror(self.folder, self.plan.study)
-            self.folder.clear_attempts()
-            self._settle_interrupted()
-            self.mirror.catch_up(self.folder.records())
-            self._baselines()
-            self._trials()
+            self._refuse_what_cannot_run(self.workers[0].ready.device)
+            settle_attempts(self.folder, self.plan, self._baselines())
+            with Mirroring(self.folder, self.plan.study, self.display.say) as self.mirror, self._signals():
+                for worker in self.workers:
+                    worker.watchers.append(self.mirror)
+                self._work()
+                self._reap()
+                best = self._best()
+                self.mirror.finish(best)
         finally:
-            self.worker.close()
-        number = self.study.best()
-        best = read_record(self.folder.trial(number)) if number is not None else None
-        self.mirror.catch_up(self.folder.records())
-        self.mirror.close(best)
+            self.heart.stop()
+            for worker in self.workers:
+                worker.close()
+        if self.stop.asked.is_set():
+            raise KeyboardInterrupt
         return best
+
+    def _best(self) -> Record | None:
+        number = self.study.best()
+        return read_record(self.folder.trial(number)) if number is not None else None
+
+    def _reap(self) -> None:
+        """Nobody else is at work, the lock says so: whatever still runs in the storage is a ghost."""
+        reap(self.study, self.plan, lambda trial: True, INTERRUPTED, "interrupted")
 
     def _refuse_what_cannot_run(self, device: str) -> None:
         """Say what the device at hand cannot do before anything is trained."""
@@ -60,45 +88,81 @@ class Sweep:
             if refusal:
                 raise UserError(f"{what} cannot run here: {refusal}")
 
-    def _settle_interrupted(self) -> None:
-        """Tell what a killed supervisor had recorded but not told; let the rest count as failed, and try it again."""
-        for trial, config, record in self.study.interrupted():
-            if record is None:
-                run = self._trial_run(trial, config)
-                record = self.worker.record(run, now(), [], reason="interrupted: the supervisor died")
-                store(self.folder.attempt(), run.folder, record)
-            died = record.state == "fail" and self.study.may_retry(trial)
-            self.study.tell(trial, record, retry=died)
-
-    def _baselines(self) -> None:
-        device, budget = self.worker.ready.device, self.plan.space.budget
+    def _baselines(self) -> list[Run]:
+        device, budget, runs = self.workers[0].ready.device, self.plan.space.budget, []
         for name, recipe in self.plan.recipes.items():
             config, notes = recipe.under(budget, device, self.plan.model)
             kind: Kind = "zero_shot" if config.method == "none" else "recipe"
             folder = self.folder.baseline(name, self.plan.seed)
             run = Run(kind, name, config, self.plan.seed, folder, notes=tuple(notes), budget=recipe.judged(budget))
-            if is_stored(folder) and read_record(folder).state == "complete":
-                self.display.known(read_record(folder))
-            else:
-                self.worker.carry_out(run, lambda rung: True, [self.display, self.mirror])
+            runs.append(run)
+        return runs
 
-    def _trials(self) -> None:
+    def _work(self) -> None:
+        """All workers at once: first the baselines, then trials until the study has its number."""
         for _, record in self.folder.records():
             if record.kind == "trial":
                 self.display.known(record)
-        while self.study.used() < self.plan.trials:
-            timeout = self.plan.timeout
-            if timeout is not None and time.monotonic() - self._began > timeout:
-                self.display.say(f"the time-out of {timeout:g} s is reached: no new trial is begun")
-                return
-            trial, config = self.study.ask()
-            outcome = self.worker.carry_out(
-                self._trial_run(trial, config),
-                lambda rung, trial=trial: self.study.may_go_on(trial, rung),  # type: ignore[misc]
-                [self.display, self.mirror],
-            )
-            self.study.tell(trial, outcome.record, retry=outcome.died and self.study.may_retry(trial))
+        baselines = deque(self._baselines())
 
-    def _trial_run(self, trial: optuna.Trial, config: TrialConfig) -> Run:
-        folder = self.folder.trial(trial.number)
-        return Run("trial", f"trial {trial.number}", config, self.plan.seed, folder, number=trial.number)
+        def work(worker: Worker) -> None:
+            while baselines and not self.stop.asked.is_set():
+                worker.carry_out(baselines.popleft())
+            carry_out_trials(self.study, worker, self.heart, self.plan.trials, SUPERVISOR, self._may_begin)
+
+        self._in_threads(work)
+
+    def _may_begin(self) -> bool:
+        """Whether another trial may be begun."""
+        timeout = self.plan.timeout
+        if timeout is not None and time.monotonic() - self._began > timeout:
+            self.display.say(f"the time-out of {timeout:g} s is reached: no new trial is begun")
+            return False
+        return not self.stop.asked.is_set()
+
+    def _in_threads(self, work: Callable[[Worker], None]) -> None:
+        """Let each worker work in a thread of its own, so that this one can hear signals; the first error is raised."""
+        errors = list[BaseException]()
+
+        def guarded(worker: Worker) -> None:
+            try:
+                work(worker)
+            except BaseException as error:
+                errors.append(error)
+                self.stop.asked.set()
+            finally:
+                worker.close()  # here: when a thread ends, Linux ends the trainers that it started
+
+        threads = [threading.Thread(target=guarded, args=(worker,), daemon=True) for worker in self.workers]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            for thread in threads:
+                thread.join(timeout=0.2)
+        if errors:
+            raise errors[0]
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C: the first lets each worker finish its rung, the second ends them now, a third this."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            if not self.stop.asked.is_set():
+                self.stop.asked.set()
+                self.display.say("stopping after the rung at hand; once more stops now")
+                return
+            self.stop.now.set()
+            for worker in self.workers:
+                worker.kill()
+            for known in before:
+                signal.signal(known, signal.SIG_DFL)
+
+        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

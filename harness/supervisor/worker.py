@@ -1,18 +1,23 @@
 """A worker: carries out one run after another on a trainer process of its own, and stores what came of each."""
 
+import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.errors import UserError
 from harness.launch import Trainer, TrainerDiedError
-from harness.record import Run, store, write_json
+from harness.record import Run, has_rungs, is_stored, read_record, read_rungs, store, write_json
 from harness.spec.messages import Decide, Failed, Finished, Open, Ready, Report, Train
 from harness.spec.result import Record, Rung
 from harness.supervisor.display import Terminal
 from harness.supervisor.plan import Plan
+from harness.supervisor.study import RETRIES, Retry
+
+STOPPED = "interrupted: stopped on request"
 
 
 class Watcher(Protocol):
@@ -28,28 +33,39 @@ class Watcher(Protocol):
         """A run ended, and its record is stored."""
 
 
+class Stop:
+    """Shared by the workers of a process: `asked` ends each at its next rung, `now` at once."""
+
+    def __init__(self) -> None:
+        self.asked, self.now = threading.Event(), threading.Event()
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """A stored record, and whether the process was lost rather than the run failed by itself."""
+    """How a run ended: the attempt folder, its record, and whether, and why, it is to be tried again."""
 
+    attempt: Path
     record: Record
-    died: bool = False
+    retry: Retry | None = None
 
 
 class TrainerFailedError(Exception):
-    """A run could not be carried out; `died` tells whether the process was lost, or the run failed by itself."""
+    """A run could not be carried out; with a `retry` it did not fail by itself."""
 
-    def __init__(self, reason: str, died: bool) -> None:
+    def __init__(self, reason: str, retry: Retry | None) -> None:
         super().__init__(reason)
-        self.died = died
+        self.retry = retry
 
 
 class Worker:
     """One trainer at work; it is started when it is needed, and again when it has died."""
 
-    def __init__(self, plan: Plan, display: Terminal) -> None:
+    def __init__(self, plan: Plan, display: Terminal, watchers: Sequence[Watcher], stop: Stop) -> None:
         self.plan, self.display, self.folder = plan, display, plan.folder
+        self.watchers, self.stop = list(watchers), stop
         self._trainer: Trainer | None = None
+        self._environment: dict[str, Any] = {}
+        self._data: dict[str, Any] = {}
 
     @property
     def ready(self) -> Ready:
@@ -62,55 +78,76 @@ class Worker:
             self._trainer.close()
             self._trainer = None
 
-    def carry_out(self, run: Run, judge: Callable[[Rung], bool], watchers: Sequence[Watcher] = ()) -> Outcome:
-        """Train, judge each rung, store the record. A failure is recorded as what it is."""
-        attempt, began, rungs = self.folder.attempt(), now(), list[Rung]()
-        for watcher in watchers:
+    def kill(self) -> None:
+        """End the trainer at once; whoever waits for its answer learns that it died."""
+        if self._trainer is not None:
+            self._trainer.kill()
+
+    def carry_out(self, run: Run) -> Record:
+        """A run that no study asks for, a baseline or a replicate, recorded unless it was already.
+
+        It goes on from the last rung of an attempt that was interrupted; a trainer's death is tried again once.
+        """
+        if is_stored(run.folder) and (known := read_record(run.folder)).state == "complete":
+            self.display.known(known)
+            return known
+        for _ in range(1 + RETRIES["died"]):
+            resume = run.folder / "checkpoint"
+            attempt = self.folder.attempt()
+            write_json(attempt / "run.json", {"record": self.folder.key(run.folder), "config": run.config.settings()})
+            if has_rungs(resume) and is_stored(run.folder) and read_record(run.folder).config == run.config:
+                shutil.copytree(resume, attempt / "checkpoint")  # the record's folder is about to be replaced
+            outcome = self.attempt(run, attempt, lambda rung: True, attempt / "checkpoint")
+            store(attempt, run.folder, outcome.record)
+            self.ended(run, outcome.record)
+            if outcome.retry != "died":
+                break
+        return outcome.record
+
+    def attempt(self, run: Run, attempt: Path, judge: Callable[[Rung], bool], resume: Path | None = None) -> Outcome:
+        """Train and judge each rung; `resume` is the checkpoint of an attempt before. Nothing is stored yet."""
+        began, rungs = now(), dict[int, Rung]()
+        resume = resume if resume and has_rungs(resume) else None
+        for watcher in self.watchers:
             watcher.begin(run)
 
         def at_rung(rung: Rung) -> None:
-            rungs.append(rung)
-            for watcher in watchers:
+            new = rung.index not in rungs
+            rungs[rung.index] = rung
+            for watcher in self.watchers if new else ():
                 watcher.rung(run, rung)
 
-        died = False
+        for rung in read_rungs(resume)[:-1] if resume else ():  # the last one is reported again by the trainer
+            at_rung(rung)
+        finished, reason, retry = None, None, None
         try:
-            finished = self._converse(run, attempt, judge, at_rung)
-            record = self.record(run, began, rungs, finished)
+            finished = self._converse(run, attempt, judge, at_rung, resume)
         except TrainerFailedError as failure:
-            died = failure.died
-            record = self.record(run, began, rungs, reason=str(failure))
-        store(attempt, run.folder, record)
-        for watcher in watchers:
+            reason, retry = str(failure), failure.retry
+        if retry is None:
+            shutil.rmtree(attempt / "checkpoint", ignore_errors=True)
+        record = self.record(run, began, list(rungs.values()), finished, reason)
+        return Outcome(attempt, record, retry)
+
+    def ended(self, run: Run, record: Record) -> None:
+        """Tell the watchers that a record is stored."""
+        for watcher in self.watchers:
             watcher.end(run, record)
-        return Outcome(record, died)
 
     def record(
         self, run: Run, began: str, rungs: Sequence[Rung], finished: Finished | None = None, reason: str | None = None
     ) -> Record:
         """What is written about a run; without a result of the trainer it failed, for the reason given."""
-        ready, result = self.ready, finished.result if finished else None
-        return Record(
-            kind=run.kind,
-            name=run.name,
-            number=run.number,
-            seed=run.seed,
-            state=result.state if result else "fail",
-            reason=result.reason if result else reason,
-            config=run.config,
-            budget=run.budget or self.plan.space.budget,
-            notes=run.notes,
-            rungs=result.rungs if result else tuple(rungs),
-            cost=result.cost if result else None,
-            started=began,
-            ended=now(),
-            environment=ready.environment,
-            data={
-                "task": self.plan.task.name,
-                "model": self.plan.model,
-                "languages": ready.data["languages"],
-                **{name: split["hash"] for name, split in ready.data["splits"].items()},
-            },
+        result = finished.result if finished else None
+        return failure(self.plan, run, reason or "", began, rungs).model_copy(
+            update={
+                "state": result.state if result else "fail",
+                "reason": result.reason if result else reason,
+                "rungs": result.rungs if result else tuple(rungs),
+                "cost": result.cost if result else None,
+                "environment": self._environment,
+                "data": self._data,
+            }
         )
 
     def _ensure_trainer(self) -> Trainer:
@@ -123,36 +160,76 @@ class Worker:
                 self._trainer = Trainer(order, self.folder.path / "trainer.log", say=self.display.say)
             except TrainerDiedError as error:
                 raise UserError(str(error)) from None
-            write_json(self.folder.path / "data_report.json", self._trainer.ready.data)
-            self.display.ready(self._trainer.ready)
+            ready = self._trainer.ready
+            write_json(self.folder.path / "data_report.json", ready.data)
+            self.display.ready(ready)
+            self._environment = ready.environment
+            self._data = {
+                "task": plan.task.name,
+                "model": plan.model,
+                "languages": ready.data["languages"],
+                **{name: split["hash"] for name, split in ready.data["splits"].items()},
+            }
         return self._trainer
 
     def _converse(
-        self, run: Run, attempt: Path, judge: Callable[[Rung], bool], at_rung: Callable[[Rung], None]
+        self,
+        run: Run,
+        attempt: Path,
+        judge: Callable[[Rung], bool],
+        at_rung: Callable[[Rung], None],
+        resume: Path | None,
     ) -> Finished:
         """Hand the run to the trainer and answer its reports."""
         trainer = self._ensure_trainer()
         budget = run.budget or self.plan.space.budget
-        order = Train(config=run.config, budget=budget, seed=run.seed, attempt=str(attempt.resolve()))
-        trainer.send(order)
+        resumed = str(resume.resolve()) if resume else None
+        folder = str(attempt.resolve())
+        trainer.send(Train(config=run.config, budget=budget, seed=run.seed, attempt=folder, resume=resumed))
         while True:
             try:
                 answer = trainer.receive()
             except TrainerDiedError as error:
                 self.close()
-                raise TrainerFailedError(str(error), died=True) from None
+                if self.stop.now.is_set():
+                    raise TrainerFailedError(STOPPED, "interrupted") from None
+                raise TrainerFailedError(str(error), "died") from None
             if isinstance(answer, Report):
                 at_rung(answer.rung)
                 if not answer.last:
-                    trainer.send(Decide(go_on=judge(answer.rung)))
+                    go_on = judge(answer.rung)
+                    if go_on and self.stop.asked.is_set():
+                        self.close()
+                        raise TrainerFailedError(STOPPED, "interrupted")
+                    trainer.send(Decide(go_on=go_on))
             elif isinstance(answer, Finished):
                 return answer
             elif isinstance(answer, Failed):
                 if answer.poisoned:
                     self.close()
-                raise TrainerFailedError(answer.reason, died=False)
+                raise TrainerFailedError(answer.reason, None)
             else:
                 raise AssertionError(f"no answer to a train order: {answer!r}")
+
+
+def failure(plan: Plan, run: Run, reason: str, began: str | None = None, rungs: Sequence[Rung] = ()) -> Record:
+    """The record of a run that failed, as far as it is known without its trainer."""
+    return Record(
+        kind=run.kind,
+        name=run.name,
+        number=run.number,
+        seed=run.seed,
+        state="fail",
+        reason=reason,
+        config=run.config,
+        budget=run.budget or plan.space.budget,
+        notes=run.notes,
+        rungs=tuple(rungs),
+        started=began or now(),
+        ended=now(),
+        environment={},
+        data={"task": plan.task.name, "model": plan.model},
+    )
 
 
 def now() -> str:

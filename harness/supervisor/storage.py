@@ -1,0 +1,154 @@
+"""The database that a study is kept in: opened once by one process at a time, patient while it is away, lockable."""
+
+import functools
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import optuna
+import sqlalchemy
+from filelock import FileLock
+from sqlalchemy.exc import SQLAlchemyError
+
+from harness.errors import UserError, is_disk_full
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SQLITE_TIMEOUT = 60  # seconds; SQLite's own 5 lose a tell where another program holds the database
+PATIENCE_SECONDS = 600.0  # how long a database may be away
+PAUSE_SECONDS = 1.0
+# Each sets a value or reads one, so that doing it twice is doing it once; of a trial that was created twice, the one
+# that nobody knows of is reaped.
+REPEATABLE = (
+    "create_new_trial", "set_study_user_attr", "set_study_system_attr", "set_trial_param", "set_trial_state_values",
+    "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr", "get_trial", "get_all_trials",
+    "_get_trials", "get_study_user_attrs", "get_study_system_attrs", "get_study_directions", "get_best_trial",
+    "get_trial_id_from_study_id_trial_number", "get_study_id_from_name", "record_heartbeat",
+)  # fmt: skip
+
+
+def patiently(call: Callable[P, T]) -> Callable[P, T]:
+    """Repeat a database call while the database is locked or away; a full disk is the user's to mend."""
+
+    @functools.wraps(call)
+    def repeated(*arguments: P.args, **named: P.kwargs) -> T:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return call(*arguments, **named)
+            except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+                reason = str(error.__cause__ or error).splitlines()[0]
+                if is_disk_full(error):
+                    raise UserError(f"the disk of the study's database is full ({reason}); make room") from None
+                if time.monotonic() > end:
+                    raise UserError(
+                        f"the study's database has been away for {PATIENCE_SECONDS / 60:.0f} minutes ({reason}); "
+                        "the same command goes on when it is back"
+                    ) from None
+            time.sleep(PAUSE_SECONDS)
+
+    return repeated
+
+
+class PatientStorage(optuna.storages.RDBStorage):
+    """Optuna's storage, patient in each call, so that samplers and pruners are too."""
+
+
+for _name in REPEATABLE:
+    setattr(PatientStorage, _name, patiently(getattr(optuna.storages.RDBStorage, _name)))
+
+
+class Database:
+    """Where a study's trials are: a SQLite file in its folder, or a server that several machines reach."""
+
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        self._folder, self._url = folder, driver(url) if url else None
+        address = self._url or f"sqlite:///{folder / 'optuna.db'}"
+        options: dict[str, Any] = {"pool_pre_ping": True} if url else {"connect_args": {"timeout": SQLITE_TIMEOUT}}
+        folder.mkdir(parents=True, exist_ok=True)
+        # Workers that open a fresh database together would create its tables twice.
+        with FileLock(folder / "databases.lock"):
+            self.storage = _opened(address, options)
+
+    @contextmanager
+    def lock(self, study: str) -> Iterator[None]:
+        """For one worker at a time, whatever machine it is on: claiming a slot, and ending a trial.
+
+        On a server it is a transaction that holds an advisory lock, which ends with its connection.
+        """
+        if self._url is None:
+            with FileLock(self._folder / "claims.lock"):
+                yield
+            return
+        key = int.from_bytes(hashlib.sha256(study.encode()).digest()[:7], "big")
+        connection = self._locked(key)
+        try:
+            yield
+        finally:
+            with suppress(SQLAlchemyError):  # the server may have gone meanwhile, and the lock with it
+                connection.commit()
+            with suppress(SQLAlchemyError):
+                connection.close()
+
+    @patiently
+    def _locked(self, key: int) -> sqlalchemy.Connection:
+        connection = self.storage.engine.connect()
+        try:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @patiently
+    def heartbeats(self) -> dict[int, str]:
+        """The last heartbeat of each trial that has one, by the id that the storage gives trials."""
+        with self.storage.engine.connect() as connection:
+            rows = connection.execute(sqlalchemy.text("SELECT trial_id, heartbeat FROM trial_heartbeats"))
+            return {trial: str(heartbeat) for trial, heartbeat in rows}
+
+
+def _opened(address: str, options: dict[str, Any]) -> PatientStorage:
+    try:
+        return PatientStorage(address, engine_kwargs=options)
+    except (SQLAlchemyError, ImportError) as error:
+        if is_disk_full(error):
+            raise UserError("the disk is full: no database can be opened for the study; make room") from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"cannot open the study's database {masked(address)}: {reason}") from None
+
+
+def driver(url: str) -> str:
+    """The address with the driver that is installed beside the harness.
+
+    Raises:
+        UserError: for anything but PostgreSQL.
+    """
+    parsed = _parsed(url)
+    if parsed.get_backend_name() != "postgresql":
+        raise UserError(
+            f"--storage takes postgresql://USER@HOST/DATABASE, not {masked(url)}; without it, SQLite is used"
+        )
+    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def masked(url: str) -> str:
+    """The address without its password."""
+    return _parsed(url).render_as_string(hide_password=True)
+
+
+def has_password(url: str) -> bool:
+    """Whether a password stands in the address."""
+    parsed = _parsed(url)
+    return parsed.password is not None or "password" in parsed.query
+
+
+def _parsed(url: str) -> sqlalchemy.URL:
+    try:
+        return sqlalchemy.engine.make_url(url)
+    except SQLAlchemyError:
+        raise UserError("--storage takes an address such as postgresql://USER@HOST:5432/DATABASE") from None

@@ -1,0 +1,53 @@
+"""What every worker does, on this machine or another: claim a slot, carry out its trial, and end it."""
+
+import shutil
+from collections.abc import Callable
+
+from harness.record import Run, read_rungs
+from harness.spec.result import Rung
+from harness.supervisor.heartbeat import Heart
+from harness.supervisor.keeping import keep_best
+from harness.supervisor.study import Study
+from harness.supervisor.worker import Worker
+
+WAIT_SECONDS = 2.0
+
+
+def carry_out_trials(
+    study: Study, worker: Worker, heart: Heart, slots: int, name: str, may_begin: Callable[[], bool]
+) -> None:
+    """Work until all slots are used up; while the last are others' work, wait, for those may have to be tried again."""
+    while study.used() < slots and may_begin():
+        if not carry_out_trial(study, worker, heart, slots, name):
+            worker.stop.asked.wait(WAIT_SECONDS)
+
+
+def carry_out_trial(study: Study, worker: Worker, heart: Heart, slots: int, name: str) -> bool:
+    """One trial; False where no slot was free."""
+    attempt = study.folder.attempt()
+    claimed = study.claim(slots, name, attempt.name)
+    if claimed is None:
+        shutil.rmtree(attempt)
+        return False
+    trial, config = claimed
+    folder = study.folder.trial(trial.number)
+    run = Run("trial", f"trial {trial.number}", config, worker.plan.seed, folder, number=trial.number)
+
+    def judge(rung: Rung) -> bool:
+        # Sampler and pruner must not learn from an attempt that was given to another worker meanwhile.
+        return study.holds(trial, attempt.name) and study.may_go_on(trial, rung)
+
+    with heart.beating(trial._trial_id):
+        resume = study.checkpoint(trial)
+        study.replay(trial, read_rungs(resume)[:-1] if resume else ())
+        outcome = worker.attempt(run, attempt, judge, resume)
+        held = study.finish(trial, attempt, outcome.record, outcome.retry)
+    if not held:
+        worker.display.say(f"{run.name} was given to another worker meanwhile; this attempt is dropped")
+        shutil.rmtree(attempt, ignore_errors=True)
+        return True
+    worker.ended(run, outcome.record)
+    if outcome.retry is None:
+        study.forget_checkpoints(trial)
+    keep_best(study, worker.plan.keep)
+    return True

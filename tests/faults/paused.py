@@ -1,0 +1,65 @@
+"""run_sweep.py with a fake trainer, stopped at a named point: python paused.py POINT FILE -- arguments of run_sweep.py
+
+POINT is module:function[:after][@n], or "-". When it is reached for the n-th time, the process writes its id to FILE
+and stops itself, so that a test can end it there with a real SIGKILL. With FAKE_POINT set, the fake trainer does so.
+"""
+
+import functools
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def stop_at(point: str, file: str) -> None:
+    place, _, number = point.partition("@")
+    module, name, *after = place.split(":")
+    owner = importlib.import_module(module)
+    *path, attribute = name.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    original, calls, wanted = getattr(owner, attribute), 0, int(number or 1)
+
+    def reached() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == wanted and not Path(file).exists():
+            Path(file).write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    @functools.wraps(original)
+    def stopping(*arguments, **named):
+        if not after:
+            reached()
+        result = original(*arguments, **named)
+        if after:
+            reached()
+        return result
+
+    setattr(owner, attribute, stopping)
+
+
+def main() -> None:
+    point, file, _, *arguments = sys.argv[1:]
+    sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
+    if arguments == ["trainer"]:
+        stop_at(point, file) if point != "-" else None
+        importlib.import_module("fake_trainer").main()
+        return
+    import harness.launch
+
+    inner = point.startswith("fake_trainer")
+    trainer_point = point if inner else "-"
+    harness.launch.TRAINER = (str(HERE / "paused.py"), trainer_point, file, "--", "trainer")
+    if point != "-" and not inner:
+        stop_at(point, file)
+    import run_sweep
+
+    sys.exit(run_sweep.main(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""SIGKILL of the supervisor and of the trainer at each named point, with a trainer that takes no time."""
+
+import os
+import random
+import signal
+import time
+
+import psutil
+import pytest
+
+# Where the supervisor is killed, or stands while its trainer is about to do something: one start of the same command
+# after another, each killed at the next point.
+CHAINS = {
+    "asking": [
+        "harness.supervisor.study:Study.ask:after",  # a trial that nobody has claimed
+        "harness.supervisor.study:configuration@2",  # settings not drawn
+        "harness.supervisor.study:Study.checkpoint@2",  # after the first beat
+    ],
+    "training": [
+        "fake_trainer:mid_rung@3",  # of a baseline
+        "fake_trainer:mid_rung@5",
+        "fake_trainer:write_json@6",  # of a checkpoint
+        "harness.supervisor.study:Study.may_go_on:after",
+        "harness.supervisor.study:Study._enqueue_again:after",  # while the one before is put right
+    ],
+    "ending": [
+        "harness.supervisor.study:store:after@2",  # result.json is there
+        "harness.supervisor.study:Study.tell@2",
+        "harness.supervisor.study:Study._constrain:after@2",  # in the middle of telling
+        "harness.supervisor.study:Study.tell:after@2",
+    ],
+    "recording": [
+        "harness.tracking:Mirror._create:after@2",
+        "harness.tracking:Mirror._attach@3",
+        "harness.record:os.replace@6",  # a record half written
+    ],
+}
+
+
+@pytest.mark.parametrize("points", CHAINS.values(), ids=CHAINS.keys())
+def test_the_supervisor_is_killed_at(disturbed, undisturbed, points):
+    for point in points:
+        disturbed.killed_at(point)
+    disturbed.finish()
+    disturbed.check_whole()
+    assert disturbed.found() == undisturbed
+
+
+@pytest.mark.parametrize("point", ["fake_trainer:mid_rung@9", "fake_trainer:write_json@9"])
+def test_the_trainer_is_killed_and_the_trial_goes_on_from_its_last_rung(disturbed, undisturbed, point):
+    process = disturbed.start(point)
+    os.kill(disturbed.reached(process), signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and "the trainer died (killed by signal 9)" in output, output
+    disturbed.check_whole()
+    assert disturbed.found() == undisturbed
+
+
+def test_ten_random_kills(disturbed, undisturbed):
+    """Each start of the command is killed at a random time, now the supervisor, now its trainer."""
+    disturbed.environment["FAKE_SECONDS"] = "0.3"
+    chance = random.Random(20261121)
+    for number in range(10):
+        process = disturbed.start()
+        time.sleep(chance.uniform(1.0, 6.0))
+        children = psutil.Process(process.pid).children() if process.poll() is None else []
+        victim = children[0] if number % 2 and children else psutil.Process(process.pid)
+        victim.send_signal(signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    disturbed.finish()
+    disturbed.check_whole()
+    assert disturbed.found() == undisturbed

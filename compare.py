@@ -44,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
         "--split", choices=("test", "validation", "test_long"), default="test", help="validation leaves test untouched"
     )
     options.add_argument(
-        "--long-form", choices=("sequential", "chunked"), default="sequential", help="how test_long is decoded"
+        "--long-form",
+        choices=("sequential", "chunked", "pauses"),
+        default="sequential",
+        help="how test_long is decoded: Whisper's own way, in overlapping windows, or cut at pauses",
     )
     options.add_argument(
         "--top", type=positive, default=1, metavar="K", help="take the K best trials on validation (default: 1)"

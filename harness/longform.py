@@ -1,7 +1,8 @@
 """Recordings longer than the model's window -> transcripts, by a named algorithm."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,22 @@ from harness.spec.messages import Algorithm
 from harness.spec.result import Transcript
 
 Samples = npt.NDArray[np.float32]
+Way = Callable[[WhisperForConditionalGeneration, Base, Samples, str | None, str], str]
+FRAME_SECONDS = 0.02  # in which loudness is measured
+PAUSE_SECONDS = 0.2  # over which it is averaged: the shortest pause that counts
+SILENCE = 1e-5  # of the power of loud speech: 50 dB below it
+SHORTEST = 1 / 3  # of the longest segment: no cut comes earlier
+BATCH = 8
+PROMPT_TOKENS = 4  # start of transcript, language, task, no timestamps
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a recording, in seconds from its beginning, and what was said in it."""
+
+    start: float
+    end: float
+    text: str
 
 
 def recordings(speech: Speech, split: str) -> tuple[list[Transcript], list[Samples], list[str], str]:
@@ -64,9 +81,11 @@ def transcribe_long(
     `sequential` is Whisper's own way (Radford et al. 2023, section 4.5), as transformers' generate has it: the window
     moves on to where the last predicted timestamp ends; greedy, no temperature fallback, not conditioned on earlier
     text. `chunked` cuts windows that overlap by a sixth on each side, decodes each alone and joins them on their common
-    tokens (transformers' speech recognition pipeline).
+    tokens (transformers' speech recognition pipeline). `pauses` cuts where it is quietest and decodes each part as a
+    clip, without timestamps, as models are trained here.
     """
-    way = _sequential if algorithm == "sequential" else _chunked
+    ways: dict[Algorithm, Way] = {"sequential": _sequential, "chunked": _chunked, "pauses": _by_pauses}
+    way = ways[algorithm]
     with torch.inference_mode():
         return [
             way(whisper_of(model), base, clip, language, task).strip()
@@ -118,3 +137,81 @@ def _chunked(model: WhisperForConditionalGeneration, base: Base, clip: Samples, 
         generate_kwargs={"language": language, "task": task, "num_beams": 1, "do_sample": False},
     )
     return str(said["text"])
+
+
+def _by_pauses(
+    model: WhisperForConditionalGeneration, base: Base, clip: Samples, language: str | None, task: str
+) -> str:
+    return " ".join(segment.text for segment in transcribe_segments(model, base, clip, language, task) if segment.text)
+
+
+def transcribe_segments(
+    model: nn.Module, base: Base, clip: Samples, language: str | None, task: str, seconds: float | None = None
+) -> list[Segment]:
+    """Cut a recording at its pauses and decode each part as a clip, greedily, without timestamps.
+
+    Args:
+        model: made of the base.
+        base: for its processor and window.
+        clip: 16 kHz mono.
+        language: Whisper's code; None: detected in each part.
+        task: transcribe or translate.
+        seconds: the longest part; at most, and by default, the model's window.
+    """
+    longest = min(seconds or window_seconds(base), window_seconds(base))
+    parts = cut_at_pauses(clip, longest)
+    found = []
+    for first in range(0, len(parts), BATCH):
+        chosen = parts[first : first + BATCH]
+        texts = _clips(whisper_of(model.eval()), base, [clip[start:end] for start, end in chosen], language, task)
+        found += [
+            Segment(start / SAMPLE_RATE, end / SAMPLE_RATE, text)
+            for (start, end), text in zip(chosen, texts, strict=True)
+        ]
+    return found
+
+
+def cut_at_pauses(clip: Samples, longest: float) -> list[tuple[int, int]]:
+    """(first sample, end) of parts of at most `longest` seconds, cut where the sound is quietest.
+
+    The quietest is the least mean square over PAUSE_SECONDS, between a third of `longest` and `longest` after the
+    beginning; of equals the last, so that parts are long. Silence at the beginning of a part is skipped, so that
+    speech of nearly the longest duration still fits.
+    """
+    frame, most = round(FRAME_SECONDS * SAMPLE_RATE), round(longest * SAMPLE_RATE)
+    frames = np.pad(np.square(clip, dtype=np.float64), (0, -len(clip) % frame)).reshape(-1, frame).mean(axis=1)
+    width = round(PAUSE_SECONDS / FRAME_SECONDS)
+    loudness = np.convolve(frames, np.ones(width) / width, mode="same")
+    heard = np.flatnonzero(frames > SILENCE * np.quantile(frames, 0.95)) if len(frames) else np.array([], dtype=int)
+    parts, start = list[tuple[int, int]](), 0
+    while start < len(clip):
+        following = np.searchsorted(heard, start // frame)
+        if following == len(heard):
+            break
+        start = max(start, int(heard[following]) * frame)
+        if len(clip) - start <= most:
+            parts.append((start, len(clip)))
+            break
+        low, high = (start + round(SHORTEST * most)) // frame, (start + most) // frame
+        end = (high - 1 - int(np.argmin(loudness[low:high][::-1]))) * frame
+        parts.append((start, end))
+        start = end
+    return parts
+
+
+def _clips(
+    model: WhisperForConditionalGeneration, base: Base, clips: list[Samples], language: str | None, task: str
+) -> list[str]:
+    extractor, config = base.processor.feature_extractor, model.config
+    mel = extractor(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+    with torch.inference_mode():
+        ids = model.generate(
+            mel[:, :, : 2 * config.max_source_positions].to(base.device),
+            language=language,
+            task=task,
+            max_new_tokens=config.max_target_positions - PROMPT_TOKENS,
+            num_beams=1,
+            do_sample=False,
+        )
+    texts: list[str] = base.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [text.strip() for text in texts]

@@ -11,7 +11,7 @@ from harness.spec.result import Rung, TrialResult
 from harness.spec.task import Task
 from harness.spec.trial import TrialConfig
 
-Algorithm = Literal["sequential", "chunked"]
+Algorithm = Literal["sequential", "chunked", "pauses"]
 
 
 class Open(Spec):

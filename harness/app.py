@@ -1,0 +1,128 @@
+"""python -m harness.app: a page on this machine that transcribes with a study's best model beside the untouched one."""
+
+import argparse
+import difflib
+import html
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError, reported
+
+STYLE = """
+.transcript {font-size: 1.15rem; line-height: 1.7; min-height: 3.4rem; overflow-wrap: anywhere}
+.transcript ins {background: #c9ecd2; color: #0c3b1a; text-decoration: none; border-radius: 3px; padding: 0 2px}
+.transcript del {background: #f6d3cf; color: #5b130b; text-decoration: none; border-radius: 3px; padding: 0 2px}
+.transcript .nothing {opacity: .6}
+footer {display: none !important}
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options = argparse.ArgumentParser(prog="python -m harness.app", description=__doc__)
+    options.add_argument("--study", required=True, metavar="NAME", help="a study that run_sweep.py has run")
+    which = options.add_mutually_exclusive_group()
+    which.add_argument("--trial", type=int, metavar="N", help="this trial (default: the best on validation)")
+    which.add_argument("--baseline", metavar="NAME", help="a recipe instead of a trial")
+    options.add_argument("--language", metavar="CODE", help="of the speech, such as sv (default: the study's)")
+    options.add_argument("--port", type=int, default=7860, help="default: 7860")
+    options.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only; there is no password)"
+    )
+    options.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    return options
+
+
+def marked(mine: str, other: str, tag: str) -> str:
+    """HTML of a text in which the words that the other one lacks stand in `tag`; all of it is escaped."""
+    words, others = mine.split(), other.split()
+    parts = []
+    for kind, first, last, *_ in difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
+        said = html.escape(" ".join(words[first:last]))
+        if said:
+            parts.append(said if kind == "equal" else f"<{tag}>{said}</{tag}>")
+    return f'<p class="transcript">{" ".join(parts) or "<span class=nothing>(nothing heard)</span>"}</p>'
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Load both models, then answer until interrupted."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio
+    except ImportError:
+        raise UserError("the page needs gradio: pip install 'whisper-sweep[app]'") from None
+    from transformers.utils import logging as transformers_logging
+
+    from harness.data.audio import UndecodableError, decode
+    from harness.longform import transcribe_segments
+    from harness.transcribe import text
+    from harness.winner import find_winner, open_base, speaking
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    winner = find_winner(options.results, options.study, options.trial, options.baseline)
+    untouched, base = open_base(winner, full=True), open_base(winner)
+    language = options.language or winner.language
+
+    with speaking(base, winner) as best:
+
+        def transcribe(path: str | None) -> tuple[str, str]:
+            if path is None:
+                raise gradio.Error("Upload a recording, or record one, first.")
+            try:
+                clip = decode(Path(path))
+            except (UndecodableError, OSError):
+                raise gradio.Error("That file cannot be decoded: wav, flac, ogg, opus and mp3 can.") from None
+            heard = [
+                text(transcribe_segments(model, of, clip, language, winner.speech_task))
+                for model, of in ((best, base), (untouched.model, untouched))
+            ]
+            return marked(heard[0], heard[1], "ins"), marked(heard[1], heard[0], "del")
+
+        launch(gradio, page(gradio, winner.record.name, winner.model, transcribe), options)
+    return 0
+
+
+def page(gradio: Any, name: str, base: str, transcribe: Any) -> Any:
+    """The page: a recording in, two transcripts out."""
+    with gradio.Blocks(title=f"{name} beside {base}", analytics_enabled=False) as blocks:
+        gradio.Markdown(
+            "## Tuned beside untouched\nWords that only one of the two heard are marked. Nothing leaves this machine."
+        )
+        audio = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Recording")
+        button = gradio.Button("Transcribe", variant="primary", elem_id="transcribe")
+        with gradio.Row():
+            with gradio.Column(min_width=280):
+                tuned = gradio.HTML(label=f"Tuned: {name}", show_label=True, container=True, elem_id="tuned")
+            with gradio.Column(min_width=280):
+                plain = gradio.HTML(label=f"Untouched: {base}", show_label=True, container=True, elem_id="untouched")
+        button.click(transcribe, audio, [tuned, plain], api_name=False)
+    return blocks
+
+
+def launch(gradio: Any, blocks: Any, options: argparse.Namespace) -> None:
+    """Serve the page, on this machine only unless --host says otherwise; fonts are the browser's own."""
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    blocks.queue(default_concurrency_limit=1)  # one resident model, one recording at a time
+    print(f"http://{options.host}:{options.port}", flush=True)
+    blocks.launch(
+        server_name=options.host,
+        server_port=options.port,
+        share=False,
+        quiet=True,
+        css=STYLE,
+        theme=gradio.themes.Default(**fonts),
+        footer_links=[],
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, then serve."""
+    options = parser().parse_args(arguments)
+    return reported(lambda: serve(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

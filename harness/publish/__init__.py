@@ -1,0 +1,1 @@
+"""The winner of a study in the forms that others load, each decoded again before it is called done."""

@@ -1,0 +1,131 @@
+"""Each published form decoding the sample by its own program, greedily and by the same rules, -> texts."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import WhisperForConditionalGeneration
+
+from harness.data.batches import chunks
+from harness.errors import UserError
+from harness.evaluate import generate
+from harness.model.method import detach, load_trained
+from harness.model.regularize import window_frames
+from harness.spec.trial import TrialConfig
+from harness.trial import Bench, make_accelerator
+
+Texts = list[str]
+BATCH = 8
+INSTALL = {
+    "whisper": "pip install tiktoken && pip install --no-deps openai-whisper (without --no-deps it also brings triton)",
+    "ctranslate2": "pip install 'whisper-sweep[publish]', or pip install ctranslate2",
+}
+
+
+def needed(module: str) -> Any:
+    """A package that only one form needs.
+
+    Raises:
+        UserError: with the line that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"this form needs the package {module} ({error}): {INSTALL[module]}") from None
+
+
+def by_transformers(bench: Bench, model: torch.nn.Module, rows: Sequence[int]) -> Texts:
+    """By a model of transformers: one that is resident, or loaded from a published folder."""
+    decoding = replace(bench.decoding, batch_size=BATCH)
+    accelerator = make_accelerator("fp32", bench.base.device)
+    texts: Texts = []
+    for batch in chunks(list(rows), BATCH):
+        languages = [bench.speech.utterances[row].language for row in batch]
+        mel = bench.speech.features[batch][:, :, : window_frames(bench.base)]
+        texts += generate(model, bench.base, mel, languages, decoding, accelerator)
+    return texts
+
+
+def by_adapter(bench: Bench, config: TrialConfig, folder: Path, rows: Sequence[int]) -> Texts:
+    """By the base with the published adapter."""
+    plain = config.model_copy(update={"init_lora_weights": "default"})
+    model: torch.nn.Module = bench.base.model
+    try:
+        model = load_trained(bench.base, plain, folder)
+        return by_transformers(bench, model, rows)
+    finally:
+        detach(bench.base, model)
+
+
+def by_merged(bench: Bench, folder: Path, rows: Sequence[int]) -> Texts:
+    """By the merged model, loaded as a user loads it."""
+    loaded: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    return by_transformers(bench, loaded.to(bench.base.device), rows)
+
+
+def by_openai(bench: Bench, path: Path, rows: Sequence[int]) -> Texts:
+    """By openai-whisper's model.
+
+    Its own decoder knows Whisper's vocabulary only; this is the same greedy search over the model's logits, so that
+    other vocabularies are checked too.
+    """
+    model = needed("whisper").load_model(str(path), device=str(bench.base.device))
+
+    def logits(features: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        audio = model.encoder(features)
+        return lambda tokens: model.decoder(tokens, audio)[:, -1]
+
+    return [text for batch in chunks(list(rows), BATCH) for text in _greedy(bench, batch, logits)]
+
+
+def _greedy(
+    bench: Bench, rows: Sequence[int], logits: Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]
+) -> Texts:
+    generation: Any = bench.base.model.generation_config
+    tokenizer = bench.base.processor.tokenizer
+    features = torch.from_numpy(np.asarray(bench.speech.features[list(rows)], dtype=np.float32)).to(bench.base.device)
+    tokens = torch.tensor([prompt(bench, row) for row in rows], device=bench.base.device)
+    begin, end = tokens.shape[1], bench.pad
+    with torch.inference_mode():
+        following = logits(features)
+        for step in range(bench.decoding.max_new_tokens):
+            scores = following(tokens)
+            scores[:, list(generation.suppress_tokens or ())] = -torch.inf
+            scores[:, int(generation.no_timestamps_token_id) + 1 :] = -torch.inf
+            if step == 0:
+                scores[:, list(generation.begin_suppress_tokens or ())] = -torch.inf
+            ended = (tokens[:, begin:] == end).any(dim=1)
+            chosen = scores.argmax(dim=1).masked_fill(ended, end)
+            tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+            if bool((tokens[:, begin:] == end).any(dim=1).all()):
+                break
+    texts: Texts = tokenizer.batch_decode(tokens[:, begin:], skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def prompt(bench: Bench, row: int) -> list[int]:
+    """<|startoftranscript|><|language|><|task|><|notimestamps|> for one utterance."""
+    tokenizer = bench.base.processor.tokenizer
+    language = bench.speech.utterances[row].language
+    tokenizer.set_prefix_tokens(language=language, task=bench.decoding.task, predict_timestamps=False)
+    ids: list[int] = list(tokenizer.prefix_tokens)
+    return ids
+
+
+def by_ctranslate2(bench: Bench, folder: Path, rows: Sequence[int]) -> Texts:
+    """By CTranslate2, on which faster-whisper runs."""
+    package = needed("ctranslate2")
+    model = package.models.Whisper(str(folder), device="cpu", compute_type="float32")
+    tokenizer = bench.base.processor.tokenizer
+    texts: Texts = []
+    for batch in chunks(list(rows), BATCH):
+        mel = np.ascontiguousarray(bench.speech.features[batch], dtype=np.float32)
+        prompts = [prompt(bench, row) for row in batch]
+        limit = min(len(prompts[0]) + bench.decoding.max_new_tokens, bench.base.model.config.max_target_positions)
+        found = model.generate(package.StorageView.from_array(mel), prompts, beam_size=1, max_length=limit)
+        texts += [tokenizer.decode(one.sequences_ids[0], skip_special_tokens=True).strip() for one in found]
+    return texts

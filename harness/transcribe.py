@@ -1,0 +1,125 @@
+"""python -m harness.transcribe: recordings of any length by the best model of a study, as text, subtitles or JSON."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError, reported
+
+if TYPE_CHECKING:
+    from harness.longform import Segment
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options = argparse.ArgumentParser(prog="python -m harness.transcribe", description=__doc__)
+    options.add_argument("files", nargs="+", type=Path, metavar="FILE", help="wav, flac, ogg, opus or mp3, any length")
+    options.add_argument("--study", required=True, metavar="NAME", help="a study that run_sweep.py has run")
+    which = options.add_mutually_exclusive_group()
+    which.add_argument("--trial", type=int, metavar="N", help="this trial (default: the best on validation)")
+    which.add_argument("--baseline", metavar="NAME", help="a recipe instead of a trial")
+    which.add_argument("--vanilla", action="store_true", help="the base model as it is")
+    options.add_argument(
+        "--format", nargs="+", choices=tuple(WRITERS), default=[], help="write files beside what is printed"
+    )
+    options.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="where to (default: here)")
+    options.add_argument("--language", metavar="CODE", help="of the speech, such as sv (default: the study's)")
+    options.add_argument(
+        "--segment-seconds", type=float, metavar="S", help="longest segment, cut at a pause (default: model's window)"
+    )
+    options.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    return options
+
+
+def transcribe(options: argparse.Namespace) -> int:
+    """Transcribe each file, print its text, and write the formats asked for."""
+    targets = outputs(options.files, options.output, options.format)
+    if options.segment_seconds is not None and options.segment_seconds < 1:
+        raise UserError(f"--segment-seconds {options.segment_seconds:g}: at least 1 s is needed to hear a word in")
+    from transformers.utils import logging as transformers_logging
+
+    from harness.data.audio import UndecodableError, decode
+    from harness.longform import transcribe_segments
+    from harness.record import write_text
+    from harness.winner import find_winner, open_base, speaking
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    winner = find_winner(options.results, options.study, options.trial, options.baseline)
+    base = open_base(winner, full=options.vanilla)
+    with speaking(base, None if options.vanilla else winner) as model:
+        for file in options.files:
+            try:
+                clip = decode(file)
+            except (UndecodableError, OSError) as error:
+                raise UserError(f"cannot read {file}: {error}") from None
+            language = options.language or winner.language
+            try:
+                found = transcribe_segments(model, base, clip, language, winner.speech_task, options.segment_seconds)
+            except ValueError as error:
+                raise UserError(f"{file}: {error}") from None
+            print(f"{file}: {text(found)}" if len(options.files) > 1 else text(found), flush=True)
+            for name in options.format:
+                write_text(targets[file, name], WRITERS[name](found))
+    return 0
+
+
+def outputs(files: Sequence[Path], folder: Path, formats: Sequence[str]) -> dict[tuple[Path, str], Path]:
+    """The file that each recording is written to in each format.
+
+    Raises:
+        UserError: two would be the same.
+    """
+    targets = {(file, name): folder / f"{file.stem}.{name}" for file in files for name in formats}
+    if len(set(targets.values())) < len(targets):
+        raise UserError("two of the files have the same name: their transcripts would be one file; call twice")
+    return targets
+
+
+def text(segments: "Sequence[Segment]") -> str:
+    """All that was said, on one line."""
+    return " ".join(segment.text for segment in segments if segment.text)
+
+
+def lines(segments: "Sequence[Segment]") -> str:
+    """A line for each segment."""
+    return "".join(f"{segment.text}\n" for segment in segments if segment.text)
+
+
+def subtitles(segments: "Sequence[Segment]") -> str:
+    """SubRip: number, times, text."""
+    spoken = [segment for segment in segments if segment.text]
+    return "\n".join(
+        f"{number}\n{stamp(segment.start)} --> {stamp(segment.end)}\n{segment.text}\n"
+        for number, segment in enumerate(spoken, start=1)
+    )
+
+
+def stamp(seconds: float) -> str:
+    """Hours, minutes, seconds and milliseconds as SubRip writes them: 01:02:03,456."""
+    milliseconds = round(1000 * seconds)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d},{rest % 1000:03d}"
+
+
+def as_json(segments: "Sequence[Segment]") -> str:
+    """The whole text, and each segment with its times in seconds."""
+    value: dict[str, Any] = {"text": text(segments), "segments": [asdict(segment) for segment in segments]}
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+WRITERS: "dict[str, Callable[[Sequence[Segment]], str]]" = {"txt": lines, "srt": subtitles, "json": as_json}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, then transcribe."""
+    options = parser().parse_args(arguments)
+    return reported(lambda: transcribe(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Publishing: each form loads in its own program and says what its source says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
+
+from harness.data.audio import decode
+from harness.model.adapters import write_adapter
+from harness.model.base import load_base
+from harness.model.method import detach, load_trained
+from harness.publish import decoders, hub
+from harness.publish.__main__ import main
+from harness.publish.openai import write_openai
+from harness.spec.trial import TrialConfig
+
+TINY = WhisperConfig(
+    vocab_size=51865, d_model=384, encoder_layers=4, decoder_layers=4, encoder_attention_heads=6,
+    decoder_attention_heads=6, encoder_ffn_dim=1536, decoder_ffn_dim=1536, num_mel_bins=80, max_source_positions=1500,
+    max_target_positions=448, pad_token_id=50257, bos_token_id=50257, eos_token_id=50257, decoder_start_token_id=50258,
+)  # fmt: skip
+
+
+@pytest.fixture
+def publish(studies, cache, capsys):
+    """The command: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([*map(str, arguments), "--results", str(studies.results), "--cache-dir", str(cache)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_the_openai_checkpoint_gives_the_same_logits_at_the_true_size(tmp_path):
+    whisper = pytest.importorskip("whisper")
+    torch.manual_seed(0)
+    model = WhisperForConditionalGeneration(TINY).eval()
+    for parameter in model.parameters():  # as initialised, biases are 0 and norms 1: a swap would not be seen
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    write_openai(model, tmp_path / "model.pt")
+    held = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert set(held) == {"dims", "model_state_dict"}
+    loaded = whisper.load_model(str(tmp_path / "model.pt"), device="cpu")
+    mel, tokens = torch.randn(2, 80, 3000), torch.randint(0, 51865, (2, 12))
+    with torch.inference_mode():
+        ours = model(input_features=mel, decoder_input_ids=tokens).logits
+        theirs = loaded(mel, tokens)
+    assert ours.std() > 0.1
+    assert float((ours - theirs).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("program", ["ctranslate2", "openai"])
+def test_at_whispers_true_vocabulary_the_same_text_is_decoded(program, tmp_path, speech_folder):
+    from true_size import write_true_size
+
+    from harness.publish.forms import write_ctranslate2
+
+    write_true_size(tmp_path / "hf")
+    model = WhisperForConditionalGeneration.from_pretrained(tmp_path / "hf", dtype=torch.float32)
+    processor = WhisperProcessor.from_pretrained(tmp_path / "hf")
+    files = sorted((speech_folder / "test").glob("*.ogg"))
+    clips = [decode(file) for file in files]
+    mel = processor.feature_extractor(clips, sampling_rate=16_000, return_tensors="np").input_features
+    ids = model.generate(
+        torch.from_numpy(mel), language="en", task="transcribe", max_new_tokens=50, num_beams=1, do_sample=False
+    )
+    said = processor.batch_decode(ids, skip_special_tokens=True)
+    assert len(set(said)) > 6 and not any("filler" in text for text in said)
+    if program == "openai":
+        whisper = pytest.importorskip("whisper")
+        write_openai(model, tmp_path / "model.pt")
+        loaded = whisper.load_model(str(tmp_path / "model.pt"), device="cpu")
+        assert loaded.is_multilingual
+        options = whisper.DecodingOptions(
+            language="en", without_timestamps=True, fp16=False, suppress_tokens="", suppress_blank=False, sample_len=50
+        )
+        found = [processor.decode(one.tokens) for one in whisper.decode(loaded, torch.from_numpy(mel), options)]
+    else:
+        package = pytest.importorskip("ctranslate2")
+        processor.feature_extractor.save_pretrained(tmp_path / "hf")
+        write_ctranslate2(tmp_path / "hf", tmp_path / "ct2")
+        loaded = package.models.Whisper(str(tmp_path / "ct2"), device="cpu", compute_type="float32")
+        assert loaded.is_multilingual, "a smaller vocabulary counts as English-only"
+        prompt = [50258, 50259, 50359, 50363]
+        heard = package.StorageView.from_array(np.ascontiguousarray(mel, dtype=np.float32))
+        results = loaded.generate(heard, [prompt] * len(files), beam_size=1, max_length=54)
+        found = [processor.decode(one.sequences_ids[0]) for one in results]
+    assert [text.strip() for text in found] == [text.strip() for text in said]
+
+
+def test_every_form_decodes_as_its_source_and_is_described(publish, studies, leaderboard):
+    pytest.importorskip("whisper")
+    leaderboard("trial 0", 0.25, ci_low=0.2, ci_high=0.3, difference=-0.5, difference_low=-0.6, difference_high=-0.4)
+    leaderboard("vanilla", 0.75, kind="zero_shot")
+    code, out, _ = publish("--study", "lora", "--sample", 6)
+    assert code == 0
+    for form in ("adapter (plain LoRA, as trained)", "merged (fp32)", "openai (fp32)", "ctranslate2 (fp32)"):
+        (line,) = [line for line in out.splitlines() if line.strip().startswith(form)]
+        assert "6 validation clips" in line and ": equal; 6 of 6 transcripts the same" in line
+    folder = studies.results / "lora" / "published" / "trial_0"
+    assert {path.name for path in folder.iterdir()} == {"adapter", "merged", "openai", "ctranslate2"}
+    assert not list(folder.rglob("*.bin.index.json")) and list(folder.rglob("*.safetensors"))
+    for card in folder.glob("*/README.md"):
+        text = card.read_text()
+        assert "20.00 to 30.00" in text and "-50.00 [-60.00, -40.00]" in text and "75.00" in text
+        assert "| r | 8 |" in text and "budget: examples | 48" in text and "Limits" in text
+        assert "<small>" not in text and "<b>" not in text, "texts from outside are escaped"
+        assert str(studies.results) not in text and str(studies.speech) not in text
+    held = json.loads((folder / "merged" / "generation_config.json").read_text())
+    assert held["language"] == "en" and held["task"] == "transcribe"
+    assert (folder / "ctranslate2" / "preprocessor_config.json").is_file(), "faster-whisper reads it"
+
+
+def test_a_form_that_decodes_differently_is_told(publish, studies, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoders, "by_merged", lambda bench, folder, rows: ["something else"] * len(rows))
+    uploads = []
+    monkeypatch.setattr(hub, "push", lambda *a, **k: uploads.append(a))
+    code, out, _ = publish(
+        "--study", "lora", "--to", "merged", "--output", tmp_path / "out", "--sample", 2, "--push-to-hub", "me/x"
+    )
+    assert code == 1 and "NOT EQUAL; 0 of 2" in out and uploads == []
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_an_adapter_that_moves_the_base_becomes_plain_lora_of_twice_the_rank(start, studies, bench, tmp_path):
+    config = TrialConfig(
+        method="lora", r=4, lora_alpha=8, lora_dropout=0.0, target_modules=("q_proj", "fc1"), init_lora_weights=start,
+        learning_rate=3e-3, per_device_train_batch_size=8,
+    )  # fmt: skip
+    weights = studies.add(start, config) / "weights"
+    said = write_adapter(bench.base, config, weights, tmp_path / "adapter")
+    assert said == f"{start} of rank 4, converted to plain LoRA of rank 8"
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["init_lora_weights"]) == (8, 16, True)
+    mel = torch.from_numpy(np.asarray(bench.speech.features[:2], dtype=np.float32))
+    tokens = torch.tensor([[513, 514, 614, 618, 5, 6]] * 2)
+
+    def logits(model) -> torch.Tensor:
+        with torch.inference_mode():
+            return model.eval()(input_features=mel, decoder_input_ids=tokens).logits.clone()
+
+    untouched = logits(bench.base.model)
+    trained = logits(load_trained(bench.base, config, weights))
+    detach(bench.base, bench.base.model)
+    fresh = load_base("demo", torch.device("cpu"))
+    plain = logits(PeftModel.from_pretrained(fresh.model, tmp_path / "adapter"))
+    assert float((trained - untouched).abs().max()) > 0.05
+    assert float((plain - trained).abs().max()) < 1e-3
+
+
+def test_such_an_adapter_with_dora_is_refused(bench, tmp_path):
+    config = TrialConfig(
+        method="lora", r=4, lora_alpha=8, lora_dropout=0.0, target_modules=("q_proj",), init_lora_weights="pissa",
+        use_dora=True,
+    )  # fmt: skip
+    with pytest.raises(Exception, match="no plain LoRA of any rank; publish merged"):
+        write_adapter(bench.base, config, tmp_path, tmp_path / "adapter")
+
+
+def test_what_cannot_be_published_is_one_message(publish, studies):
+    if not (studies.results / "full").is_dir():
+        studies.add("full", TrialConfig(method="full", learning_rate=1e-4), "full_ft", kind="recipe")
+    for arguments, said in [
+        (["--study", "lra"], "did you mean 'lora'"),
+        (["--study", "lora", "--trial", "7"], "no completed 'trial 7'"),
+        (["--study", "full", "--to", "adapter"], "there is no adapter"),
+        (["--study", "lora", "--push-to-hub", "me/x"], "name it with --to"),
+    ]:
+        code, _, err = publish(*arguments)
+        assert code == 2 and said in err and "Traceback" not in err
+
+
+class FakeHub:
+    """What of the hub's client is used."""
+
+    calls: list[tuple[str, dict]] = []  # noqa: RUF012
+
+    def create_repo(self, name, **fields):
+        self.calls.append(("create", {"name": name, **fields}))
+
+    def upload_folder(self, **fields):
+        self.calls.append(("upload", fields))
+        files = {path.name: path for path in fields["folder_path"].iterdir()}
+        assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} == set(files)
+        assert load_file(files["adapter_model.safetensors"])
+        return f"https://huggingface.co/{fields['repo_id']}"
+
+
+def test_pushing_uploads_the_checked_form_to_a_private_repository(publish, monkeypatch, tmp_path):
+    FakeHub.calls = []
+    monkeypatch.setattr(hub, "HfApi", FakeHub)
+    push = ["--study", "lora", "--to", "adapter", "--output", tmp_path / "out", "--sample", 2]
+    assert publish(*push)[0] == 0 and FakeHub.calls == [], "nothing leaves without the flag"
+    code, out, _ = publish(*push, "--push-to-hub", "me/lyrics")
+    assert code == 0 and "uploaded: https://huggingface.co/me/lyrics" in out
+    (made, create), (sent, upload) = FakeHub.calls
+    assert (made, create["name"], create["private"]) == ("create", "me/lyrics", True)
+    assert (sent, upload["repo_id"], upload["repo_type"]) == ("upload", "me/lyrics", "model")
+
+
+def test_a_hub_that_refuses_is_one_message_without_the_token(publish, monkeypatch, tmp_path):
+    from huggingface_hub.errors import HFValidationError
+
+    class Refusing(FakeHub):
+        def create_repo(self, name, **fields):
+            raise HFValidationError("Repo id must be in the form 'name/repo'")
+
+    monkeypatch.setattr(hub, "HfApi", Refusing)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    code, out, err = publish(
+        "--study", "lora", "--to", "adapter", "--output", tmp_path / "o", "--sample", 2, "--push-to-hub", "x y"
+    )
+    assert code == 2 and "the hub did not take 'x y'" in err and "hf_secret" not in out + err

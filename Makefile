@@ -16,7 +16,8 @@ export MLFLOW_DISABLE_TELEMETRY = true
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install --quiet --editable '.[dev,tools]' --constraint constraints.txt
+	$(BIN)/pip install --quiet --editable '.[dev,tools,publish,app]' --constraint constraints.txt
+	$(BIN)/pip install --quiet --no-deps 'openai-whisper==20250625' # which asks for triton, and runs without
 	touch $@
 
 demo: .venv

@@ -11,7 +11,7 @@ from typing import Any
 from harness.errors import UserError, reported
 
 STYLE = """
-.transcript {font-size: 1.15rem; line-height: 1.7; min-height: 3.4rem; overflow-wrap: anywhere}
+.transcript {font-size: 1.15rem; line-height: 1.7; min-height: 3.4rem; margin-top: 1.6rem; overflow-wrap: anywhere}
 .transcript ins {background: #c9ecd2; color: #0c3b1a; text-decoration: none; border-radius: 3px; padding: 0 2px}
 .transcript del {background: #f6d3cf; color: #5b130b; text-decoration: none; border-radius: 3px; padding: 0 2px}
 .transcript .nothing {opacity: .6}
@@ -91,7 +91,7 @@ def page(gradio: Any, name: str, base: str, transcribe: Any) -> Any:
         gradio.Markdown(
             "## Tuned beside untouched\nWords that only one of the two heard are marked. Nothing leaves this machine."
         )
-        audio = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Recording")
+        audio = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Recording", buttons=[])
         button = gradio.Button("Transcribe", variant="primary", elem_id="transcribe")
         with gradio.Row():
             with gradio.Column(min_width=280):

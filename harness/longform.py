@@ -178,11 +178,13 @@ def cut_at_pauses(clip: Samples, longest: float) -> list[tuple[int, int]]:
     beginning; of equals the last, so that parts are long. Silence at the beginning of a part is skipped, so that
     speech of nearly the longest duration still fits.
     """
+    if not len(clip):
+        return []
     frame, most = round(FRAME_SECONDS * SAMPLE_RATE), round(longest * SAMPLE_RATE)
     frames = np.pad(np.square(clip, dtype=np.float64), (0, -len(clip) % frame)).reshape(-1, frame).mean(axis=1)
     width = round(PAUSE_SECONDS / FRAME_SECONDS)
     loudness = np.convolve(frames, np.ones(width) / width, mode="same")
-    heard = np.flatnonzero(frames > SILENCE * np.quantile(frames, 0.95)) if len(frames) else np.array([], dtype=int)
+    heard = np.flatnonzero(frames > SILENCE * np.quantile(frames, 0.95))
     parts, start = list[tuple[int, int]](), 0
     while start < len(clip):
         following = np.searchsorted(heard, start // frame)

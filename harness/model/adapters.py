@@ -10,7 +10,6 @@ import torch
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from harness.errors import UserError
 from harness.model.base import Base
 from harness.model.method import attach, detach
 from harness.spec.trial import TrialConfig
@@ -24,6 +23,7 @@ def write_adapter(base: Base, config: TrialConfig, weights: Path, target: Path) 
 
     Such an adapter holds B A where the base was made W - s B0 A0 (Meng et al. 2024, Büyükakyüz 2024), so on the base
     as published it is s (B A - B0 A0): the columns of B beside those of -B0, the rows of A above those of A0.
+    (DoRA, with which that would not hold, goes with neither: TrialConfig refuses it.)
     """
     target.mkdir(parents=True, exist_ok=True)
     if config.init_lora_weights not in MOVING:

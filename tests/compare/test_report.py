@@ -1,25 +1,11 @@
 """The report in a real browser, and the table in pdflatex. What is missing skips, but fails under CI's variable."""
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-
-STRICT = os.environ.get("WHISPER_SWEEP_STRICT") == "1"
-
-
-def needed(*names: str) -> list[str]:
-    """The paths of programs, or a skip."""
-    found = [shutil.which(name) for name in names]
-    if not all(found):
-        missing = " and ".join(name for name, path in zip(names, found, strict=True) if not path)
-        if STRICT:
-            pytest.fail(f"{missing} is not installed, and WHISPER_SWEEP_STRICT=1")
-        pytest.skip(f"{missing} is not installed")
-    return found
+from browsers import chromium, needed
 
 
 @pytest.fixture
@@ -35,20 +21,8 @@ def report(compared, study, tmp_path) -> Path:
 
 @pytest.fixture
 def browser(tmp_path):
-    chromium, driver = needed("chromium", "chromedriver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for option in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-                   "disable-background-networking", "disable-component-update", f"user-data-dir={tmp_path / 'profile'}"):  # fmt: skip
-        options.add_argument(f"--{option}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(driver))
-    opened.set_window_size(1280, 900)
-    yield opened
-    opened.quit()
+    with chromium(tmp_path / "profile") as opened:
+        yield opened
 
 
 def column(browser, name: str) -> list[str]:

@@ -86,10 +86,9 @@ def test_at_whispers_true_vocabulary_the_same_text_is_decoded(program, tmp_path,
         processor.feature_extractor.save_pretrained(tmp_path / "hf")
         write_ctranslate2(tmp_path / "hf", tmp_path / "ct2")
         loaded = package.models.Whisper(str(tmp_path / "ct2"), device="cpu", compute_type="float32")
-        assert loaded.is_multilingual, "a smaller vocabulary counts as English-only"
         prompt = [50258, 50259, 50359, 50363]
         heard = package.StorageView.from_array(np.ascontiguousarray(mel, dtype=np.float32))
-        results = loaded.generate(heard, [prompt] * len(files), beam_size=1, max_length=54)
+        results = loaded.generate(heard, [prompt] * len(files), beam_size=1, max_length=100)  # CTranslate2 halves it
         found = [processor.decode(one.sequences_ids[0]) for one in results]
     assert [text.strip() for text in found] == [text.strip() for text in said]
 
@@ -152,15 +151,6 @@ def test_an_adapter_that_moves_the_base_becomes_plain_lora_of_twice_the_rank(sta
     plain = logits(PeftModel.from_pretrained(fresh.model, tmp_path / "adapter"))
     assert float((trained - untouched).abs().max()) > 0.05
     assert float((plain - trained).abs().max()) < 1e-3
-
-
-def test_such_an_adapter_with_dora_is_refused(bench, tmp_path):
-    config = TrialConfig(
-        method="lora", r=4, lora_alpha=8, lora_dropout=0.0, target_modules=("q_proj",), init_lora_weights="pissa",
-        use_dora=True,
-    )  # fmt: skip
-    with pytest.raises(Exception, match="no plain LoRA of any rank; publish merged"):
-        write_adapter(bench.base, config, tmp_path, tmp_path / "adapter")
 
 
 def test_what_cannot_be_published_is_one_message(publish, studies):

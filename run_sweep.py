@@ -33,6 +33,33 @@ def parser() -> argparse.ArgumentParser:
         metavar="K",
         help="trials that keep their weights: the best K on validation (default 3; compare.py --top K decodes as many)",
     )
+    options.add_argument(
+        "--workers",
+        type=workers,
+        default="auto",
+        metavar="N",
+        help="trials at the same time, each on a trainer of its own (default auto: one a GPU, on a CPU one)",
+    )
+    options.add_argument(
+        "--trials-per-gpu", type=positive, default=1, metavar="N", help="trainers that share a GPU (default 1)"
+    )
+    options.add_argument(
+        "--launcher",
+        choices=("local", "slurm", "local-jobs"),
+        default="local",
+        help="where workers run: trainers of this command (default), jobs of Slurm, or jobs on this machine",
+    )
+    options.add_argument(
+        "--slurm", type=setting, nargs="+", default=[], metavar="KEY=VALUE", help="for sbatch, such as partition=gpu"
+    )
+    options.add_argument(
+        "--storage",
+        metavar="URL",
+        help="postgresql://USER@HOST/DATABASE instead of a file, for several machines; never with the password in it",
+    )
+    options.add_argument(
+        "--mlflow-uri", metavar="URL", help="a tracking server for the mirror (default MLFLOW_TRACKING_URI, or a file)"
+    )
     options.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
     options.add_argument(
         "--cache-dir", type=Path, metavar="FOLDER", help="prepared features (default: the user's cache)"
@@ -62,6 +89,19 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is below 1")
     return value
+
+
+def workers(text: str) -> str:
+    """A number of workers, or auto."""
+    return text if text == "auto" else str(positive(text))
+
+
+def setting(text: str) -> tuple[str, str]:
+    """KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 EXIT_USER_ERROR = 2
+DISK_FULL = "the disk is full; what was recorded is whole. Make room, and the same command goes on"
 
 
 class UserError(Exception):

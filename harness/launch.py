@@ -26,17 +26,26 @@ class Trainer:
     """A trainer process that holds a model and its data. Its own log is appended to `log`."""
 
     def __init__(
-        self, order: Open, log: Path, threads: int | None = None, say: Callable[[str], None] = lambda text: None
+        self,
+        order: Open,
+        log: Path,
+        threads: int | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        gpu: str | None = None,
     ) -> None:
         """Start the process and have it load everything; `say` is told how far the data's preparation is.
+
+        It sees the one GPU that is named, or all of them.
 
         Raises:
             UserError: if the model or the data cannot be used.
             TrainerDiedError: if it does not come up.
         """
         threads = threads or len(os.sched_getaffinity(0))
-        environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", PYTHONPATH=_python_path())
+        environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", PYTHONPATH=python_path())
         environment |= {name: str(threads) for name in THREAD_VARIABLES}
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             self._process = subprocess.Popen(
@@ -116,6 +125,6 @@ class Trainer:
         self.close()
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """So that `harness` is found wherever the command was started."""
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

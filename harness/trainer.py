@@ -1,6 +1,5 @@
 """The trainer process: orders come in on standard input as JSON lines, answers go out; tensors live only here."""
 
-import ctypes
 import hashlib
 import json
 import os
@@ -23,13 +22,14 @@ from harness.catalog import model_location
 from harness.data.audio import SAMPLE_RATE
 from harness.data.batches import label_ids
 from harness.data.features import Speech, prepare
-from harness.errors import UserError
+from harness.errors import DISK_FULL, UserError, is_disk_full
 from harness.evaluate import by_length, real_time_factor, transcribe
 from harness.longform import recordings, transcribe_long, window_seconds
 from harness.meter import Clock, environment
 from harness.model.base import Base, load_base
 from harness.model.method import detach, load_trained
 from harness.model.regularize import shaped
+from harness.processes import die_with_parent
 from harness.record import write_transcripts
 from harness.spec.messages import (
     Answer,
@@ -51,7 +51,6 @@ from harness.spec.messages import (
 from harness.trial import Bench, decoding_of, make_accelerator, make_bench, run_trial
 
 LATENCY_CLIPS = 8  # decoded one at a time, spread over the durations
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 SECONDS_BETWEEN_NEWS = 2.0
 
 
@@ -72,12 +71,6 @@ class Channel:
         """The next order; None when the supervisor has closed the line."""
         line = self._orders.readline()
         return order_adapter.validate_json(line) if line else None
-
-
-def die_with_parent() -> None:
-    """On Linux, be killed when the supervisor dies, even in the middle of a step."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager
@@ -267,6 +260,9 @@ def main() -> None:
             channel.send(Refused(message=str(error)))
         except Exception as error:  # whatever a trial raises costs that trial, not the sweep
             traceback.print_exc()
+            if is_disk_full(error):
+                channel.send(Refused(message=DISK_FULL))
+                return
             channel.send(Failed(reason=f"{type(error).__name__}: {error}", poisoned=True))
             return
 

@@ -18,7 +18,7 @@ from harness.spec.messages import Open
 from harness.spec.result import Record
 from harness.spec.trial import TrialConfig
 from harness.supervisor.display import Terminal, print_data, settings
-from harness.supervisor.plan import CACHE_DIR, Plan, make_plan
+from harness.supervisor.plan import CACHE_DIR, STORAGE_VARIABLE, Place, Plan, make_plan
 
 
 def plan_of(options: Namespace) -> Plan:
@@ -35,6 +35,34 @@ def plan_of(options: Namespace) -> Plan:
         timeout=options.timeout,
         cache_dir=options.cache_dir or CACHE_DIR,
         keep=options.keep,
+        place=place_of(options),
+    )
+
+
+def place_of(options: Namespace) -> Place:
+    """Who carries the sweep out.
+
+    Raises:
+        UserError: for an address that shows a password to whoever lists processes.
+    """
+    storage = options.storage
+    if storage is not None or STORAGE_VARIABLE in os.environ:
+        from harness.supervisor.storage import driver, has_password, without_password
+
+        if storage is not None and has_password(storage):
+            raise UserError(
+                f"a password on the command line can be read by everybody on this machine; give it in PGPASSWORD or "
+                f"~/.pgpass, or the whole address in {STORAGE_VARIABLE}"
+            )
+        driver(given := os.environ.get(STORAGE_VARIABLE) or storage)
+        storage = without_password(given)
+    return Place(
+        workers=None if options.workers == "auto" else int(options.workers),
+        trials_per_gpu=options.trials_per_gpu,
+        launcher=options.launcher,
+        slurm=tuple(options.slurm),
+        storage=storage,
+        mlflow_uri=options.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"),
     )
 
 

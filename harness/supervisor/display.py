@@ -1,5 +1,6 @@
 """What a person sees while a sweep runs: a live table in a terminal, plain lines elsewhere."""
 
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,7 @@ class Row:
     settings: str
     state: str
     wers: list[float] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
 
 
 def print_data(report: dict[str, Any], console: Console) -> None:
@@ -94,7 +96,8 @@ class Terminal:
             Live(console=console, auto_refresh=False, get_renderable=self._render) if console.is_terminal else None
         )
         self._durations: list[float] = []
-        self._began = 0.0
+        self._lock = threading.RLock()
+        self.workers = 1
 
     def __enter__(self) -> "Terminal":
         if self._live:
@@ -121,39 +124,46 @@ class Terminal:
     def known(self, record: Record) -> None:
         """A run that an earlier call finished."""
         wers = [rung.scores.wer for rung in record.rungs if rung.scores]
-        self._rows[record.name] = Row(self._settings(record.name, record.config), record.state, wers)
-        self._refresh()
+        with self._lock:
+            self._rows[record.name] = Row(self._settings(record.name, record.config), record.state, wers)
+            self._refresh()
 
     def begin(self, run: Run) -> None:
         """A run begins."""
-        self._rows[run.name] = Row(self._settings(run.name, run.config), "running")
-        self._began = time.monotonic()
-        if not self._live:
-            self.say(f"{run.name}: {self._rows[run.name].settings}")
-        self._refresh()
+        with self._lock:
+            self._rows[run.name] = Row(self._settings(run.name, run.config), "running")
+            if not self._live:
+                self.say(f"{run.name}: {self._rows[run.name].settings}")
+            self._refresh()
 
     def rung(self, run: Run, rung: Rung) -> None:
         """A run was evaluated."""
-        if rung.scores:
-            self._rows[run.name].wers.append(rung.scores.wer)
-        if not self._live:
-            loss = "" if rung.train_loss is None else f", train loss {rung.train_loss:.3f}"
-            judged = f"WER {rung.scores.wer:.1%}" if rung.scores else f"loss {rung.loss:.3f}"
-            self.say(f"  step {rung.step} ({rung.examples} examples): {judged}{loss}")
-        self._refresh()
+        with self._lock:
+            if rung.scores:
+                self._rows[run.name].wers.append(rung.scores.wer)
+            if not self._live:
+                loss = "" if rung.train_loss is None else f", train loss {rung.train_loss:.3f}"
+                judged = f"WER {rung.scores.wer:.1%}" if rung.scores else f"loss {rung.loss:.3f}"
+                self.say(f"  {self._whose(run)}step {rung.step} ({rung.examples} examples): {judged}{loss}")
+            self._refresh()
 
     def end(self, run: Run, record: Record) -> None:
         """A run ended."""
-        row = self._rows[run.name]
-        row.state = record.state
-        if record.kind == "trial":
-            self._durations.append(time.monotonic() - self._began)
-        if not self._live:
-            reason = f" ({record.reason})" if record.reason else ""
-            self.say(f"  {record.state}{reason}; {self._progress()}")
-        elif record.state == "fail":
-            self.say(f"{record.name} failed: {record.reason}")
-        self._refresh()
+        with self._lock:
+            row = self._rows[run.name]
+            row.state = record.state
+            if record.kind == "trial":
+                self._durations.append(time.monotonic() - row.began)
+            if not self._live:
+                reason = f" ({record.reason})" if record.reason else ""
+                self.say(f"  {self._whose(run)}{record.state}{reason}; {self._progress()}")
+            elif record.state == "fail":
+                self.say(f"{record.name} failed: {record.reason}")
+            self._refresh()
+
+    def _whose(self, run: Run) -> str:
+        """Lines of several workers are mixed."""
+        return f"{run.name}: " if self.workers > 1 else ""
 
     def _settings(self, name: str, config: TrialConfig) -> str:
         """Of a trial what is sampled, for the rest is the same in all; of a recipe everything."""
@@ -175,11 +185,11 @@ class Terminal:
         best = f"best {min(finished)[1]} at {min(finished)[0]:.1%}" if finished else "no finished trial yet"
         left = max(0, self._plan.trials - self._done())
         ahead = (
-            f", about {left * sum(self._durations) / len(self._durations) / 60:.0f} min left"
+            f", about {left * sum(self._durations) / len(self._durations) / 60 / self.workers:.0f} min left"
             if self._durations and left
             else ""
         )
-        return f"{self._done()} of {self._plan.trials} trials, {best}{ahead}"
+        return f"{min(self._done(), self._plan.trials)} of {self._plan.trials} trials, {best}{ahead}"
 
     def _render(self) -> Any:
         table = Table(box=None, pad_edge=False)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,24 @@ from harness.spec.task import Task
 CACHE_DIR = Path(platformdirs.user_cache_dir("whisper-sweep"))
 
 
+STORAGE_VARIABLE = "WHISPER_SWEEP_STORAGE"
 KEEP = 3
+
+
+@dataclass(frozen=True)
+class Place:
+    """Who carries a sweep out, and where: nothing of it changes what is found."""
+
+    workers: int | None = None  # None: one a GPU
+    trials_per_gpu: int = 1
+    launcher: str = "local"
+    slurm: tuple[tuple[str, str], ...] = ()
+    storage: str | None = None  # without a password: a plan is pickled for jobs
+    mlflow_uri: str | None = None
+
+    def address(self) -> str | None:
+        """The database's address, with what the environment adds to it."""
+        return os.environ.get(STORAGE_VARIABLE) or self.storage
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,7 @@ class Plan:
     results: Path
     cache_dir: Path
     keep: int = KEEP
+    place: Place = Place()
 
     @property
     def folder(self) -> StudyFolder:
@@ -66,6 +85,7 @@ def make_plan(
     timeout: float | None = None,
     cache_dir: Path = CACHE_DIR,
     keep: int = KEEP,
+    place: Place | None = None,
 ) -> Plan:
     """Resolve names; an option that is not given comes from the space.
 
@@ -94,6 +114,7 @@ def make_plan(
         results=results,
         cache_dir=cache_dir,
         keep=keep,
+        place=place or Place(),
     )
 
 

@@ -24,11 +24,12 @@ def reap(study: Study, plan: Plan, dead: Callable[[FrozenTrial], bool], reason: 
     Its attempt becomes the record's folder, so that the retry can go on from the checkpoint there; a worker that was
     only asleep finds that it no longer holds the trial.
     """
-    for frozen in study.running():
+    for seen in study.running():
         with study.lock():
-            trial, config = study.trial(frozen)
-            if trial.storage.get_trial(frozen._trial_id).state.is_finished() or not dead(frozen):
+            frozen = study.database.storage.get_trial(seen._trial_id)
+            if frozen.state.is_finished() or not dead(frozen):
                 continue
+            trial, config = study.trial(frozen)
             folder = study.folder.trial(frozen.number)
             if is_stored(folder):
                 record = read_record(folder)

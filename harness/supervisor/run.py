@@ -1,22 +1,21 @@
 """The sweep: baselines, then trials until N slots are used, each recorded before anyone is told."""
 
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 
 from filelock import FileLock, Timeout
 
-from harness.errors import UserError
+from harness.devices import gpus
+from harness.errors import DISK_FULL, UserError, is_disk_full
 from harness.record import Run, read_record
 from harness.spec.result import Kind, Record
 from harness.supervisor.display import Terminal
 from harness.supervisor.heartbeat import Heart
 from harness.supervisor.mirroring import Mirroring
 from harness.supervisor.plan import Plan, claim
+from harness.supervisor.posts import posts
 from harness.supervisor.reaper import INTERRUPTED, reap, settle_attempts
 from harness.supervisor.storage import Database
 from harness.supervisor.study import Study
@@ -46,21 +45,36 @@ class Sweep:
                 return self._run()
         except Timeout:
             raise UserError(f"study {self.plan.study!r} is already being worked on by another process") from None
+        except OSError as error:
+            if is_disk_full(error):
+                raise UserError(DISK_FULL) from None
+            raise
 
     def _run(self) -> Record | None:
-        database = Database(self.folder.path)
+        place, database = self.plan.place, Database(self.folder.path, self.plan.place.address())
         self.study = Study(self.folder, self.plan.study, self.plan.space, self.plan.seed, database)
         self._reap()
-        self.workers = [Worker(self.plan, self.display, [self.display], self.stop)]
+        if place.launcher == "local":
+            found = posts(place)
+            self.display.workers = len(found)
+            self.workers = [
+                Worker(self.plan, self.display, [self.display], self.stop, post.number, post.gpu, post.threads)
+                for post in found
+            ]
         self.heart = Heart(database)
         try:
-            self._refuse_what_cannot_run(self.workers[0].ready.device)
-            settle_attempts(self.folder, self.plan, self._baselines())
-            with Mirroring(self.folder, self.plan.study, self.display.say) as self.mirror, self._signals():
-                for worker in self.workers:
-                    worker.watchers.append(self.mirror)
-                self._work()
+            device = self.workers[0].ready.device if self.workers else self._device_of_jobs()
+            self._refuse_what_cannot_run(device)
+            baselines = self._baselines(device)
+            attempts = [str(trial.user_attrs.get("attempt_id")) for trial in self.study.running()]
+            settle_attempts(self.folder, self.plan, baselines, spare=attempts)
+            with (
+                Mirroring(self.folder, self.plan.study, self.display.say, place.mlflow_uri) as self.mirror,
+                self.stop.signals(self.display.say, self.workers),
+            ):
+                self._work(baselines)
                 self._reap()
+                settle_attempts(self.folder, self.plan, baselines)
                 best = self._best()
                 self.mirror.finish(best)
         finally:
@@ -71,13 +85,18 @@ class Sweep:
             raise KeyboardInterrupt
         return best
 
+    def _device_of_jobs(self) -> str:
+        return "cuda" if self.plan.place.launcher == "slurm" or gpus() else "cpu"
+
     def _best(self) -> Record | None:
         number = self.study.best()
         return read_record(self.folder.trial(number)) if number is not None else None
 
     def _reap(self) -> None:
-        """Nobody else is at work, the lock says so: whatever still runs in the storage is a ghost."""
-        reap(self.study, self.plan, lambda trial: True, INTERRUPTED, "interrupted")
+        """End ghosts. The lock says that nobody else is at work here; of another call's jobs the watch decides."""
+        alone = self.plan.place.launcher == "local"
+        mine = (None, SUPERVISOR)
+        reap(self.study, self.plan, lambda t: alone or t.user_attrs.get("worker") in mine, INTERRUPTED, "interrupted")
 
     def _refuse_what_cannot_run(self, device: str) -> None:
         """Say what the device at hand cannot do before anything is trained."""
@@ -88,8 +107,8 @@ class Sweep:
             if refusal:
                 raise UserError(f"{what} cannot run here: {refusal}")
 
-    def _baselines(self) -> list[Run]:
-        device, budget, runs = self.workers[0].ready.device, self.plan.space.budget, []
+    def _baselines(self, device: str) -> list[Run]:
+        budget, runs = self.plan.space.budget, list[Run]()
         for name, recipe in self.plan.recipes.items():
             config, notes = recipe.under(budget, device, self.plan.model)
             kind: Kind = "zero_shot" if config.method == "none" else "recipe"
@@ -98,16 +117,24 @@ class Sweep:
             runs.append(run)
         return runs
 
-    def _work(self) -> None:
+    def _work(self, baselines: list[Run]) -> None:
         """All workers at once: first the baselines, then trials until the study has its number."""
         for _, record in self.folder.records():
             if record.kind == "trial":
                 self.display.known(record)
-        baselines = deque(self._baselines())
+        if self.plan.place.launcher != "local":
+            try:
+                from harness.supervisor.cluster import Cluster
+            except ImportError:
+                raise UserError("--launcher slurm needs submitit: pip install 'whisper-sweep[cluster]'") from None
+            cluster = Cluster(self.plan, self.study, posts(self.plan.place), [self.display, self.mirror], self.stop)
+            cluster.run(baselines, self.display.say)
+            return
+        waiting = deque(baselines)
 
         def work(worker: Worker) -> None:
-            while baselines and not self.stop.asked.is_set():
-                worker.carry_out(baselines.popleft())
+            while waiting and not self.stop.asked.is_set():
+                worker.carry_out(waiting.popleft())
             carry_out_trials(self.study, worker, self.heart, self.plan.trials, SUPERVISOR, self._may_begin)
 
         self._in_threads(work)
@@ -141,28 +168,3 @@ class Sweep:
                 thread.join(timeout=0.2)
         if errors:
             raise errors[0]
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C: the first lets each worker finish its rung, the second ends them now, a third this."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def heard(number: int, frame: FrameType | None) -> None:
-            if not self.stop.asked.is_set():
-                self.stop.asked.set()
-                self.display.say("stopping after the rung at hand; once more stops now")
-                return
-            self.stop.now.set()
-            for worker in self.workers:
-                worker.kill()
-            for known in before:
-                signal.signal(known, signal.SIG_DFL)
-
-        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -13,7 +13,7 @@ import sqlalchemy
 from filelock import FileLock
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness.errors import UserError, is_disk_full
+from harness.errors import DISK_FULL, UserError, is_disk_full
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,7 +43,7 @@ def patiently(call: Callable[P, T]) -> Callable[P, T]:
             except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
                 reason = str(error.__cause__ or error).splitlines()[0]
                 if is_disk_full(error):
-                    raise UserError(f"the disk of the study's database is full ({reason}); make room") from None
+                    raise UserError(DISK_FULL) from None
                 if time.monotonic() > end:
                     raise UserError(
                         f"the study's database has been away for {PATIENCE_SECONDS / 60:.0f} minutes ({reason}); "
@@ -117,7 +117,7 @@ def _opened(address: str, options: dict[str, Any]) -> PatientStorage:
         return PatientStorage(address, engine_kwargs=options)
     except (SQLAlchemyError, ImportError) as error:
         if is_disk_full(error):
-            raise UserError("the disk is full: no database can be opened for the study; make room") from None
+            raise UserError(DISK_FULL) from None
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot open the study's database {masked(address)}: {reason}") from None
 
@@ -137,8 +137,16 @@ def driver(url: str) -> str:
 
 
 def masked(url: str) -> str:
-    """The address without its password."""
-    return _parsed(url).render_as_string(hide_password=True)
+    """The address as it may be shown."""
+    return without_password(url)
+
+
+def without_password(url: str) -> str:
+    """The address as it may be written down: whoever uses it has the password elsewhere."""
+    parsed = _parsed(url)
+    return parsed.set(
+        password=None, query={k: v for k, v in parsed.query.items() if k != "password"}
+    ).render_as_string()
 
 
 def has_password(url: str) -> bool:

@@ -145,13 +145,15 @@ class Study:
 
     def _enqueue_again(self, trial: optuna.Trial, retry: Retry) -> None:
         """Parameters and user attributes go on; what Optuna keeps of rungs and constraints must not."""
-        if trial.number in _retried(self.optuna.get_trials(deepcopy=False)):
+        trials = self.optuna.get_trials(deepcopy=False)
+        if trial.number in _retried(trials):
             return
         known = {k: v for k, v in trial.user_attrs.items() if k not in ("worker", "attempt_id", "reason")}
         # A trial that was lost before it was claimed may lack settings: all are drawn again, and come out the same.
         params = trial.params if "attempt_id" in trial.user_attrs else {}
-        count = int(known.get(retry, 0)) + 1
-        self.optuna.enqueue_trial(params, user_attrs={**known, "retry_of": trial.number, retry: count})
+        slot = sum("retry_of" not in t.user_attrs for t in trials[: trial.number])
+        again = {"slot": slot, **known, "retry_of": trial.number, retry: int(known.get(retry, 0)) + 1}
+        self.optuna.enqueue_trial(params, user_attrs=again)
 
     def trial(self, frozen: FrozenTrial) -> tuple[optuna.Trial, TrialConfig]:
         """A trial that another process asked for; where that died before it had drawn everything, the rest is drawn."""

@@ -1,6 +1,7 @@
 """What every worker does, on this machine or another: claim a slot, carry out its trial, and end it."""
 
 import shutil
+import uuid
 from collections.abc import Callable
 
 from harness.record import Run, read_rungs
@@ -24,12 +25,12 @@ def carry_out_trials(
 
 def carry_out_trial(study: Study, worker: Worker, heart: Heart, slots: int, name: str) -> bool:
     """One trial; False where no slot was free."""
-    attempt = study.folder.attempt()
+    attempt = study.folder.path / "attempts" / uuid.uuid4().hex[:12]
     claimed = study.claim(slots, name, attempt.name)
     if claimed is None:
-        shutil.rmtree(attempt)
         return False
     trial, config = claimed
+    attempt.mkdir(parents=True)
     folder = study.folder.trial(trial.number)
     run = Run("trial", f"trial {trial.number}", config, worker.plan.seed, folder, number=trial.number)
 

@@ -1,11 +1,14 @@
 """A worker: carries out one run after another on a trainer process of its own, and stores what came of each."""
 
 import shutil
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from harness.errors import UserError
@@ -39,6 +42,31 @@ class Stop:
     def __init__(self) -> None:
         self.asked, self.now = threading.Event(), threading.Event()
 
+    @contextmanager
+    def signals(self, say: Callable[[str], None], workers: Sequence["Worker"]) -> Iterator[None]:
+        """SIGTERM and Ctrl-C: the first lets workers finish their rung, the second ends them, a third this process."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            if not self.asked.is_set():
+                self.asked.set()
+                say("stopping after the rung at hand; once more stops now")
+                return
+            self.now.set()
+            for worker in workers:
+                worker.kill()
+            for known in before:
+                signal.signal(known, signal.SIG_DFL)
+
+        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -60,8 +88,20 @@ class TrainerFailedError(Exception):
 class Worker:
     """One trainer at work; it is started when it is needed, and again when it has died."""
 
-    def __init__(self, plan: Plan, display: Terminal, watchers: Sequence[Watcher], stop: Stop) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        display: Terminal,
+        watchers: Sequence[Watcher],
+        stop: Stop,
+        number: int = 0,
+        gpu: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Number `number` of its kind; its trainer sees the GPU named and computes with so many threads."""
         self.plan, self.display, self.folder = plan, display, plan.folder
+        self._log = plan.folder.path / (f"trainer-{number}.log" if number else "trainer.log")
+        self._gpu, self._threads = gpu, threads
         self.watchers, self.stop = list(watchers), stop
         self._trainer: Trainer | None = None
         self._environment: dict[str, Any] = {}
@@ -157,7 +197,7 @@ class Worker:
             order = Open(model=plan.model, task=plan.task, cache_dir=str(plan.cache_dir), seed=plan.seed)
             self.display.preparing()
             try:
-                self._trainer = Trainer(order, self.folder.path / "trainer.log", say=self.display.say)
+                self._trainer = Trainer(order, self._log, self._threads, self.display.say, self._gpu)
             except TrainerDiedError as error:
                 raise UserError(str(error)) from None
             ready = self._trainer.ready

@@ -12,8 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+from harness.errors import DISK_FULL, is_disk_full
 from harness.record import write_json
-from harness.spec.messages import Decide, Failed, Finished, Open, Ready, Report, Train, order_adapter
+from harness.spec.messages import Decide, Failed, Finished, Open, Ready, Refused, Report, Train, order_adapter
 from harness.spec.result import Cost, Rung, Scores, TrialResult
 
 STEP = float(os.environ.get("FAKE_SECONDS", "0.02"))
@@ -95,7 +96,7 @@ def main() -> None:
             try:
                 send(Finished(result=train(order)))
             except OSError as error:
-                send(Failed(reason=str(error), poisoned=True))
+                send(Refused(message=DISK_FULL) if is_disk_full(error) else Failed(reason=str(error), poisoned=True))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import pytest
 # after another, each killed at the next point.
 CHAINS = {
     "asking": [
-        "harness.supervisor.study:Study.ask:after",  # a trial that nobody has claimed
+        "optuna:Study.ask:after",  # a trial that nobody knows of
+        "harness.supervisor.study:Study.ask:after@2",  # a trial that nobody has claimed
         "harness.supervisor.study:configuration@2",  # settings not drawn
         "harness.supervisor.study:Study.checkpoint@2",  # after the first beat
     ],

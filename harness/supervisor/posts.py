@@ -1,0 +1,41 @@
+"""Who works where: a post is what one worker is told of its place."""
+
+import os
+import time
+from dataclasses import dataclass
+
+from harness.devices import gpus
+from harness.errors import UserError
+from harness.supervisor.plan import Place
+
+
+@dataclass(frozen=True)
+class Post:
+    """What one job is told: whose it is, which of the workers, its GPU, and the process it must not outlive."""
+
+    coordinator: str
+    number: int
+    gpu: str | None = None
+    threads: int | None = None
+    parent: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What trials know the worker by."""
+        return f"{self.coordinator}-{self.number}"
+
+
+def posts(place: Place) -> list[Post]:
+    """Who works where: so many workers a GPU, or on a CPU with a share of its threads; or so many jobs."""
+    found = gpus()
+    name = f"{os.uname().nodename}-{os.getpid()}-{int(time.time())}"
+    if place.launcher == "slurm":
+        return [Post(name, number) for number in range(place.workers or 1)]
+    room = len(found) * place.trials_per_gpu
+    number = place.workers or max(1, room)
+    if found and number > room:
+        each = -(-number // len(found))
+        raise UserError(f"{number} workers on {len(found)} GPUs need --trials-per-gpu {each}, memory permitting")
+    threads = max(1, len(os.sched_getaffinity(0)) // number)
+    apart = bool(found) and (number > 1 or place.launcher != "local")
+    return [Post(name, n, found[n % len(found)] if apart else None, threads, os.getpid()) for n in range(number)]

@@ -50,6 +50,14 @@ def parser() -> argparse.ArgumentParser:
         help="how test_long is decoded: Whisper's own way, in overlapping windows, or cut at pauses",
     )
     options.add_argument(
+        "--examples", type=int, default=10, metavar="N", help="clips in the table of examples (default: 10)"
+    )
+    options.add_argument(
+        "--forgetting",
+        metavar="TASK",
+        help="a second task, as in run_sweep.py --task: its test WER before and after tuning, as columns",
+    )
+    options.add_argument(
         "--top", type=positive, default=1, metavar="K", help="take the K best trials on validation (default: 1)"
     )
     options.add_argument(

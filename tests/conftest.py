@@ -109,3 +109,17 @@ def command(tmp_path, cache):
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory, bench, speech_folder):
+    """One study with a LoRA trial, and others that tests add."""
+    from studies import Studies
+
+    made = Studies(tmp_path_factory.mktemp("results"), bench, speech_folder)
+    config = TrialConfig(
+        method="lora", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=("q_proj", "v_proj"), learning_rate=5e-3,
+        per_device_train_batch_size=8,
+    )  # fmt: skip
+    made.add("lora", config)
+    return made

@@ -7,6 +7,7 @@ import pytest
 from harness import catalog
 from harness.parameters import count, dimensions
 from harness.spec.budget import Budget
+from harness.spec.published import Published
 from harness.spec.recipe import Recipe
 
 CADENZA = "000_9d6f5a4059ae17ba.txt"
@@ -221,3 +222,35 @@ def test_published_evaluations_keep_their_places_under_another_budget():
     assert len(quran.judged(Budget(examples=64)).rungs) == 4, "not more evaluations than steps"
     plain = Budget(examples=64, rungs=(0.5, 1.0))
     assert catalog.recipe("cadenza_lora_r32")[1].judged(plain) == plain
+
+
+# metric, value, how many figures of the document have it, document, line
+PUBLISHED = [
+    ("wer", 0.69, 1, CADENZA, 130),
+    ("wer", 1.0, 1, CADENZA, 100),
+    ("wer", 0.167, 1, CADENZA, 114),
+    ("trainable_parameters", 1_769_472, 1, CADENZA, 84),
+    *[("loss", value, 1, SWEDISH, line) for value, line in ((4.415, 25), (0.325, 26), (0.304, 27))],
+    *[("wer", value, 1, SWEDISH, line) for value, line in ((0.28504, 25), (0.98139, 26), (0.20663, 27))],
+    *[("wer", value, 1, QURAN, 97 + n) for n, value in enumerate((0.3687, 0.195, 0.1826, 0.1552, 0.098, 0.1084, 0.069,
+                                                                  0.1013, 0.0834))],
+    ("wer", 0.0577, 2, QURAN, 106),
+    *[("loss", value, 1, QURAN, 98 + n) for n, value in enumerate((0.2420, 0.2235, 0.2122, 0.1647, 0.1454, 0.1232,
+                                                                   0.1483, 0.1313, 0.1045, 0.1048))],
+    *[("wer", value, 1, QURAN, line) for value, line in ((0.3633, 120), (0.2587, 120), (0.161, 121), (0.1318, 121))],
+    ("trainable_parameters", 15_728_640, 1, PEFT, 402),
+    ("total_parameters", 1_559_033_600, 1, PEFT, 402),
+    ("checkpoint_megabytes", 60, 1, PEFT, 51),
+    ("vram_gigabytes", 8, 1, PEFT, 49),
+    ("vram_gigabytes", 24, 1, PEFT, 35),
+    ("wer", 0.22266, 1, BLOG, 38),
+    ("wer", 0.21602, 1, BLOG, 38),
+    ("hours", 10, 1, BLOG, 32),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("metric, value, times, document, line", PUBLISHED)
+def test_a_published_figure_is_the_documents(metric, value, times, document, line):
+    figures = Published.load(catalog.PUBLISHED).figures
+    found = [f for f in figures if f.source.startswith(document) and f.metric == metric and f.value == value]
+    assert len(found) == times, f"{document} line {line}"

@@ -108,6 +108,8 @@ COLUMNS = [
     Column("claim", "claim", lambda r: r.verdict or "", "what may be said against the reference", left=True),
     Column("tied", "tied", lambda r: yes(r.tied_with_best), "tied with the best on validation: Holm p of .05 or more"),
     Column("validation", "val. %", lambda r: percent(r.wer_validation), "WER on validation, by which runs are chosen"),
+    Column("second", "2nd task %", lambda r: percent(r.wer_second), "WER on the task of --forgetting"),
+    Column("forgotten", "forgotten", lambda r: signed(r.forgotten), "its difference to the untouched model's, points"),
     Column("gap", "gap", lambda r: signed(r.gap), "this split less validation: the winner's curse"),
     Column(
         "worst",

@@ -14,6 +14,8 @@ from harness.compare.board import Board, make_board
 from harness.compare.captions import captions, paper_caption
 from harness.compare.comparisons import Comparison
 from harness.compare.escape import visible
+from harness.compare.examples import Example, examples
+from harness.compare.forgetting import with_forgetting
 from harness.compare.groups import GroupRow
 from harness.compare.leaderboard import Row
 from harness.compare.reproducibility import reproducibility
@@ -27,8 +29,11 @@ def compare(options: Namespace) -> int:
     console = Console(stderr=options.format == "json")
     with console.status("reading") as status:
         board = make_board(options, lambda text: status.update(visible(text)))
+        if options.forgetting:
+            board = with_forgetting(board, options, lambda text: status.update(visible(text)))
     published = published_figures(board, options.published)
     write_tables(board, options.columns, published)
+    tables.write_rows(board.folder, "examples", examples(board, options.examples), Example)
     if not options.no_figures:
         with console.status("drawing"):
             write_pictures(board, published)
@@ -48,6 +53,8 @@ def print_board(board: Board, options: Namespace, console: Console) -> None:
     """The table for people, short unless asked for all."""
     preset = "full" if options.full else options.columns
     shown = columns.chosen(preset, board.judge.metric)
+    if options.forgetting:
+        shown += [columns.BY_NAME[name] for name in ("second", "forgotten") if columns.BY_NAME[name] not in shown]
     if options.full:
         shown = columns.filled(shown, board.rows)
     console.print(tables.terminal_table(board.rows, shown))

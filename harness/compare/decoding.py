@@ -23,6 +23,40 @@ class Decoded:
     about: dict[str, Any]
 
 
+def decode_run(
+    trainer: Trainer, path: Path, record: Record, split: str, transcripts: Path, long_form: Algorithm | None = None
+) -> Transcribed:
+    """Have a trainer decode a split of its task with a run's stored weights.
+
+    Raises:
+        UserError: if the weights were not kept, or decoding failed.
+    """
+    weights = path / "weights"
+    if record.config.method != "none" and not weights.is_dir():
+        raise UserError(
+            f"{record.name} (seed {record.seed}) has neither transcripts of {split} nor weights to decode it with; "
+            "a study keeps the weights of its best trials, baselines and replicates"
+        )
+    what = {
+        "config": record.config,
+        "weights": None if record.config.method == "none" else str(weights.resolve()),
+        "split": split,
+        "output": str(transcripts.resolve()),
+    }
+    trainer.send(
+        TranscribeLong.model_validate({**what, "algorithm": long_form})
+        if long_form
+        else Transcribe.model_validate(what)
+    )
+    answer = trainer.receive()
+    if isinstance(answer, Refused):
+        raise UserError(answer.message)
+    if not isinstance(answer, Transcribed):
+        reason = answer.reason if isinstance(answer, Failed) else repr(answer)
+        raise UserError(f"{record.name} could not be decoded: {reason}; see {trainer.log}")
+    return answer
+
+
 class TestDecoder:
     """The decodings of one study's runs; every access to them is written down."""
 
@@ -71,29 +105,7 @@ class TestDecoder:
         self, path: Path, record: Record, split: str, transcripts: Path, about: Path, long_form: Algorithm | None
     ) -> None:
         trainer = self._opened(record, None if long_form else split)
-        weights = path / "weights"
-        if record.config.method != "none" and not weights.is_dir():
-            raise UserError(
-                f"{record.name} (seed {record.seed}) has neither transcripts of {split} nor weights to decode it with; "
-                "a study keeps the weights of its best trials, baselines and replicates"
-            )
-        what = {
-            "config": record.config,
-            "weights": None if record.config.method == "none" else str(weights.resolve()),
-            "split": split,
-            "output": str(transcripts.resolve()),
-        }
-        trainer.send(
-            TranscribeLong.model_validate({**what, "algorithm": long_form})
-            if long_form
-            else Transcribe.model_validate(what)
-        )
-        answer = trainer.receive()
-        if isinstance(answer, Refused):
-            raise UserError(answer.message)
-        if not isinstance(answer, Transcribed):
-            reason = answer.reason if isinstance(answer, Failed) else repr(answer)
-            raise UserError(f"{record.name} could not be decoded: {reason}; see {trainer.log}")
+        answer = decode_run(trainer, path, record, split, transcripts, long_form)
         known = answer.model_dump(mode="json", exclude={"type"})
         write_json(about, {**known, "data": answer.data or record.data.get(split)})
 

@@ -59,6 +59,9 @@ class Row(Spec):
     tied_with_best: bool | None
     wer_validation: float | None
     gap: float | None
+    second_task: str | None = None
+    wer_second: float | None = None
+    forgotten: float | None = None
     worst_group: str | None
     worst_group_rate: float | None
     trainable_parameters: int | None

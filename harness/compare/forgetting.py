@@ -1,0 +1,90 @@
+"""What tuning on one task cost on another: its test split, decoded by the untouched model and by the best ones."""
+
+import json
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness import catalog
+from harness.compare.board import Board
+from harness.compare.decoding import decode_run
+from harness.compare.leaderboard import Row
+from harness.errors import UserError
+from harness.launch import Trainer
+from harness.metrics import score
+from harness.record import read_transcripts, write_json
+from harness.spec.messages import Open
+from harness.spec.result import Record
+from harness.supervisor.plan import CACHE_DIR
+
+SPLIT = "test"
+
+
+def with_forgetting(board: Board, options: Namespace, say: Callable[[str], None]) -> Board:
+    """The board with the WER on a second task, and its difference to the untouched model, in points.
+
+    Decoded are zero-shot systems, trials, and the best on validation; the transcripts are kept beside each record.
+
+    Raises:
+        UserError: if there is no study, or no untouched model to compare with.
+    """
+    if not board.studies:
+        raise UserError("--forgetting decodes with a study's weights; name it with --study")
+    task = catalog.task(options.forgetting)
+    found: dict[str, float] = {}
+    untouched: dict[str | None, float] = {}
+    with ExitStack() as stack:
+        trainers: dict[str, Trainer] = {}
+        for system in board.systems:
+            record = system.record
+            chosen = system.kind in ("zero_shot", "trial") or system.name == board.best
+            if record is None or system.study is None or not chosen:
+                continue
+            (path,) = [place for place, held in board.records[system.study] if held is record]
+
+            def opened(study: str = system.study) -> Trainer:
+                if study not in trainers:
+                    trainers[study] = stack.enter_context(_trainer(board, study, options))
+                return trainers[study]
+
+            say(f"{task.name}: {system.name}")
+            found[system.name] = _wer(path, record, task.name, task.normalizer, opened)
+            if system.kind == "zero_shot":
+                untouched[system.study] = found[system.name]
+    if not untouched:
+        raise UserError("--forgetting needs the untouched model on the board: run the baseline vanilla")
+    rows = tuple(_filled(row, task.name, found.get(row.system), untouched) for row in board.rows)
+    return replace(board, rows=rows)
+
+
+def _filled(row: Row, task: str, wer: float | None, untouched: dict[str | None, float]) -> Row:
+    before = untouched.get(row.study)
+    lost = None if wer is None or before is None or row.kind == "zero_shot" else wer - before
+    return row.model_copy(update={"second_task": task, "wer_second": wer, "forgotten": lost})
+
+
+def _trainer(board: Board, study: str, options: Namespace) -> Trainer:
+    (folder,) = [place for place in board.studies if place.path.name == study]
+    manifest: dict[str, Any] = json.loads(folder.manifest.read_text(encoding="utf-8"))
+    order = Open(
+        model=manifest["identity"]["model"],
+        task=catalog.task(options.forgetting),
+        cache_dir=str(options.cache_dir or CACHE_DIR),
+        seed=manifest["seed"],
+    )
+    return Trainer(order, folder.path / "trainer.log")
+
+
+def _wer(path: Path, record: Record, task: str, normalizer: str | None, opened: Callable[[], Trainer]) -> float:
+    transcripts, about = path / f"second-{task}.jsonl", path / f"second-{task}.json"
+    if not about.is_file():
+        trainer = opened()
+        answer = decode_run(trainer, path, record, SPLIT, transcripts)
+        data = trainer.ready.data
+        known = {"decoding": answer.decoding, "languages": data["languages"], "data": data["splits"][SPLIT]["hash"]}
+        write_json(about, known)
+    languages = json.loads(about.read_text(encoding="utf-8"))["languages"]
+    return score(read_transcripts(transcripts), languages[0] if len(languages) == 1 else "mul", normalizer).wer

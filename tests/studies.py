@@ -1,0 +1,46 @@
+"""Studies on disk with runs that were really trained."""
+
+from pathlib import Path
+
+from harness.record import StudyFolder, store, write_json
+from harness.spec.budget import Budget
+from harness.spec.messages import Train
+from harness.spec.result import Record
+from harness.spec.trial import TrialConfig
+from harness.trial import run_trial
+
+
+class Studies:
+    """Studies on disk, with runs that were really trained, for a few steps, on the small folder of speech."""
+
+    def __init__(self, results: Path, bench, speech: Path) -> None:
+        self.results, self.bench, self.speech = results, bench, speech
+
+    def add(self, study: str, config: TrialConfig, name: str = "trial 0", **fields) -> Path:
+        folder = StudyFolder(self.results / study)
+        identity = {
+            "model": "demo",
+            "task": {"name": "<small>", "language": "en", "normalizer": None, "task": "transcribe"},
+        }
+        write_json(folder.manifest, {"study": study, "seed": 1, "task": str(self.speech), "identity": identity})
+        write_json(folder.path / "data_report.json", self.bench.speech.report)
+        budget = Budget(examples=48)
+        attempt = folder.attempt()
+        trial = run_trial(self.bench, Train(config=config, budget=budget, seed=1, attempt=str(attempt)))
+        try:
+            next(trial)
+            while True:
+                trial.send(True)
+        except StopIteration as end:
+            result = end.value
+        data = {split: held["hash"] for split, held in self.bench.speech.report["splits"].items()}
+        number = None if "kind" in fields else int(name.split()[1])
+        record = Record(
+            kind=fields.get("kind", "trial"), name=name, number=number, seed=1, state=result.state, config=config,
+            budget=budget, notes=("<b>a note</b>",), rungs=result.rungs, cost=result.cost, started="2026-01-01T00:00:00",
+            ended="2026-01-01T00:01:00", environment={"packages": {"torch": "2"}, "commit": "c" * 40},
+            data={"languages": ["en"], **data},
+        )  # fmt: skip
+        place = folder.baseline(name, 1) if number is None else folder.trial(number)
+        store(attempt, place, record)
+        return place

@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="print sampled configurations and parameter counts only"
     )
     options.add_argument("--json", action="store_true", help="with --dry-run: one JSON list")
+    options.add_argument("--status", metavar="STUDY", help="how a study stands, while it runs anywhere or not")
     options.add_argument("--list", action="store_true", help="list spaces, tasks, baselines and studies")
     return options
 
@@ -112,6 +113,10 @@ def main(arguments: list[str] | None = None) -> int:
         from harness.supervisor.commands import print_names
 
         return reported(lambda: print_names(options.results))
+    if options.status is not None:
+        from harness.supervisor.commands import status
+
+        return reported(lambda: status(options))
     if options.space is None:
         command.error("--space is needed, for example --space demo (see --list)")
     if options.json and not options.dry_run:

@@ -13,7 +13,7 @@ from harness import catalog
 from harness.errors import UserError
 from harness.launch import Trainer, TrainerDiedError
 from harness.parameters import count, dimensions
-from harness.record import studies, write_json
+from harness.record import open_study, studies, write_json
 from harness.spec.messages import Open
 from harness.spec.result import Record
 from harness.spec.trial import TrialConfig
@@ -75,6 +75,15 @@ def sweep(options: Namespace) -> int:
     with Terminal(plan, console) as display:
         best = Sweep(plan, display).run()
     print_end(plan, best, console)
+    return 0
+
+
+def status(options: Namespace) -> int:
+    """How a study stands."""
+    from harness.supervisor.status import print_status
+
+    folder = open_study(options.results, options.status)
+    print_status(folder, place_of(options).address(), Console())
     return 0
 
 

@@ -18,7 +18,7 @@ from harness.supervisor.plan import Plan, claim
 from harness.supervisor.posts import posts
 from harness.supervisor.reaper import INTERRUPTED, reap, settle_attempts
 from harness.supervisor.storage import Database
-from harness.supervisor.study import Study
+from harness.supervisor.study import SLOTS, Study
 from harness.supervisor.trials import carry_out_trials
 from harness.supervisor.worker import Stop, Worker
 
@@ -53,6 +53,7 @@ class Sweep:
     def _run(self) -> Record | None:
         place, database = self.plan.place, Database(self.folder.path, self.plan.place.address())
         self.study = Study(self.folder, self.plan.study, self.plan.space, self.plan.seed, database)
+        self.study.optuna.set_user_attr(SLOTS, self.plan.trials)
         self._reap()
         if place.launcher == "local":
             found = posts(place)

@@ -111,6 +111,16 @@ class Database:
             rows = connection.execute(sqlalchemy.text("SELECT trial_id, heartbeat FROM trial_heartbeats"))
             return {trial: str(heartbeat) for trial, heartbeat in rows}
 
+    def beat_ages(self) -> dict[int, float]:
+        """Seconds since the last heartbeat of each trial that has one, by the database's own clock."""
+        table = sqlalchemy.table(
+            "trial_heartbeats", sqlalchemy.column("trial_id"), sqlalchemy.column("heartbeat", sqlalchemy.DateTime)
+        )
+        with self.storage.engine.connect() as connection:
+            now = connection.execute(sqlalchemy.select(sqlalchemy.func.now())).scalar_one()
+            rows = connection.execute(sqlalchemy.select(table)).all()
+        return {row.trial_id: (now.replace(tzinfo=None) - row.heartbeat).total_seconds() for row in rows}
+
 
 def _opened(address: str, options: dict[str, Any]) -> PatientStorage:
     try:

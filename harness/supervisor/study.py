@@ -17,6 +17,7 @@ from harness.spec.trial import TrialConfig
 from harness.supervisor.storage import Database
 
 OUT_OF_MEMORY = "out_of_memory"
+SLOTS = "trials"  # of the study, an attribute: how many it shall have, for whoever looks
 Retry = Literal["died", "interrupted"]
 # A trainer that dies may die of its trial; what stops a supervisor seldom does. What fails by itself would fail again.
 RETRIES: dict[Retry, int] = {"died": 1, "interrupted": 20}
@@ -52,8 +53,8 @@ class Study:
     def used(self) -> int:
         """Slots of N that are used up: finished trials, without the failures that were tried again."""
         trials = self.optuna.get_trials(deepcopy=False)
-        retried = _retried(trials)
-        return sum(t.state.is_finished() and t.number not in retried for t in trials)
+        again = retried(trials)
+        return sum(t.state.is_finished() and t.number not in again for t in trials)
 
     def running(self) -> list[FrozenTrial]:
         """Trials that somebody has asked for and not ended."""
@@ -146,7 +147,7 @@ class Study:
     def _enqueue_again(self, trial: optuna.Trial, retry: Retry) -> None:
         """Parameters and user attributes go on; what Optuna keeps of rungs and constraints must not."""
         trials = self.optuna.get_trials(deepcopy=False)
-        if trial.number in _retried(trials):
+        if trial.number in retried(trials):
             return
         known = {k: v for k, v in trial.user_attrs.items() if k not in ("worker", "attempt_id", "reason")}
         # A trial that was lost before it was claimed may lack settings: all are drawn again, and come out the same.
@@ -190,7 +191,8 @@ class Study:
         return next(iter(self.ranked()), None)
 
 
-def _retried(trials: list[FrozenTrial]) -> set[int]:
+def retried(trials: list[FrozenTrial]) -> set[int]:
+    """The numbers of the failed trials that were tried again: they use up no slot."""
     return {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}
 
 

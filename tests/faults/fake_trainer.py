@@ -77,8 +77,9 @@ def train(order: Train) -> TrialResult:
         rungs.append(rung_of(order, len(rungs), found))
         checkpoint(attempt, rungs, found)
     (attempt / "transcripts.jsonl").write_text("")
-    (attempt / "weights").mkdir()
-    (attempt / "weights" / "adapter").write_text(found)
+    if state == "complete" and order.config.method != "none":
+        (attempt / "weights").mkdir()
+        (attempt / "weights" / "adapter").write_text(found)
     cost = Cost(steps=rungs[-1].step, examples=rungs[-1].examples, train_seconds=STEP, evaluation_seconds=0,
                 peak_memory_bytes=1, memory_kind="process_rss", trainable_parameters=1, total_parameters=2,
                 adapter_bytes=1)  # fmt: skip

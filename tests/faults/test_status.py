@@ -1,0 +1,75 @@
+"""--status beside a running sweep, --keep, and the options in the help."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from harness.catalog import ROOT
+
+
+def status(disturbed, columns: int) -> str:
+    done = subprocess.run(
+        [sys.executable, ROOT / "run_sweep.py", "--status", "s"],
+        cwd=disturbed.path, env={**os.environ, "COLUMNS": str(columns)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= columns
+    return done.stdout
+
+
+def test_status_tells_of_a_sweep_at_work_and_weights_go_as_it_goes(disturbed):
+    disturbed.environment["FAKE_SECONDS"] = "0.2"
+    disturbed.options = ["--keep", "1"]
+    process = disturbed.start("fake_trainer:mid_rung@9")
+    disturbed.reached(process)
+    shown = status(disturbed, 60)
+    assert "study s: 1 of 5 trials" in shown and "best: trial 0" in shown
+    assert "trial 1" in shown and "supervisor" in shown and "time left" in shown
+    process.kill()
+    process.wait()
+    time.sleep(0.1)
+    disturbed.finish()
+    shown = status(disturbed, 80)
+    assert "study s: 5 of 5 trials" in shown and "interrupted: the supervisor died; tried again" in " ".join(
+        shown.split()
+    )
+    disturbed.check_whole()
+    complete = {
+        name: r["rungs"][-1]["scores"]["wer"] for name, r in disturbed.results().items() if r["state"] == "complete"
+    }
+    best = min((name for name in complete if name.startswith("trials")), key=complete.get)
+    kept = {p.parent.relative_to(disturbed.study).as_posix() for p in disturbed.study.glob("*/*/weights")}
+    kept |= {p.parent.relative_to(disturbed.study).as_posix() for p in disturbed.study.glob("baselines/*/*/weights")}
+    assert kept == {best, "baselines/tutorial/1"}
+    linked = list(disturbed.study.glob("artifacts/*/artifacts/weights"))
+    assert len(linked) == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--keep", "--workers", "--trials-per-gpu", "--launcher", "--slurm", "--storage", "--mlflow-uri", "--status"],
+)
+def test_each_option_is_in_the_help_and_in_the_documentation(option):
+    import run_sweep
+
+    assert option in run_sweep.parser().format_help()
+    assert option in (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+
+
+def test_workers_divide_gpus_and_threads(monkeypatch):
+    from harness.errors import UserError
+    from harness.supervisor.plan import Place
+    from harness.supervisor.posts import posts
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert [post.gpu for post in posts(Place())] == ["2", "5"]
+    assert [post.gpu for post in posts(Place(trials_per_gpu=2))] == ["2", "5", "2", "5"]
+    with pytest.raises(UserError, match="--trials-per-gpu 2"):
+        posts(Place(workers=3))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert [(post.gpu, post.threads) for post in posts(Place(workers=3))] == [(None, 2)] * 3
+    assert len(posts(Place())) == 1

@@ -25,6 +25,13 @@ def parser() -> argparse.ArgumentParser:
         "--baselines", nargs="+", metavar="NAME", help="recipes to run beside the trials; all, or none"
     )
     options.add_argument("--seed", type=int, default=1, help="seed of the study and of each training (default 1)")
+    options.add_argument(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="data-parallel processes of each trial, one GPU each; they multiply the effective batch (default 1)",
+    )
     options.add_argument("--timeout", type=float, metavar="SECONDS", help="begin no new trial after this time")
     options.add_argument(
         "--keep",

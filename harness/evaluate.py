@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from harness.data.audio import SAMPLE_RATE
@@ -37,15 +38,26 @@ class Decoding:
         return {"strategy": strategy, "batch_size": self.batch_size, "max_new_tokens": self.max_new_tokens}
 
 
+@dataclass(frozen=True)
+class Hypothesis:
+    """What the model heard; `cut` where the decode limit came before the end."""
+
+    text: str
+    cut: bool
+
+
 def transcribe(
     model: nn.Module, base: Base, speech: Speech, rows: Sequence[int], decoding: Decoding, accelerator: Accelerator
 ) -> list[Transcript]:
-    """Transcripts of some rows, in their order."""
-    hypotheses: dict[int, str] = {}
-    for batch in chunks(by_length(speech, rows), decoding.batch_size):
+    """Transcripts of some rows, in their order; several processes share the work, and each gets all."""
+    hypotheses: dict[int, Hypothesis] = {}
+    mine = by_length(speech, rows)[accelerator.process_index :: accelerator.num_processes]
+    for batch in chunks(mine, decoding.batch_size):
         languages = [speech.utterances[row].language for row in batch]
         mel = speech.features[list(batch)][:, :, : window_frames(base)]
         hypotheses |= zip(batch, generate(model, base, mel, languages, decoding, accelerator), strict=True)
+    if accelerator.num_processes > 1:
+        hypotheses = {row: heard for part in gather_object([hypotheses]) for row, heard in part.items()}
     return [_transcript(speech, row, hypotheses[row]) for row in rows]
 
 
@@ -61,8 +73,8 @@ def generate(
     languages: list[str],
     decoding: Decoding,
     accelerator: Accelerator,
-) -> list[str]:
-    """Texts for one batch of log-mel features (clips, mel bins, frames)."""
+) -> list[Hypothesis]:
+    """Hypotheses for one batch of log-mel features (clips, mel bins, frames)."""
     model.eval()
     features = torch.from_numpy(np.asarray(mel, dtype=np.float32)).to(accelerator.device)
     with torch.inference_mode(), accelerator.autocast():
@@ -74,8 +86,10 @@ def generate(
             num_beams=1,
             do_sample=False,
         )
-    texts = base.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    tokenizer = base.processor.tokenizer
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    ended = (ids == tokenizer.eos_token_id).any(dim=1).tolist()
+    return [Hypothesis(text.strip(), not end) for text, end in zip(texts, ended, strict=True)]
 
 
 def real_time_factor(
@@ -108,16 +122,17 @@ def real_time_factor(
     return audio / statistics.median(timed[1:])
 
 
-def _transcript(speech: Speech, row: int, hypothesis: str) -> Transcript:
+def _transcript(speech: Speech, row: int, hypothesis: Hypothesis) -> Transcript:
     utterance = speech.utterances[row]
     return Transcript(
         id=utterance.id,
         reference=utterance.text,
-        hypothesis=hypothesis,
+        hypothesis=hypothesis.text,
         audio_seconds=utterance.seconds,
         speaker=utterance.speaker,
         condition=utterance.condition,
         dataset=utterance.dataset,
+        cut=hypothesis.cut,
     )
 
 
@@ -134,9 +149,12 @@ def validation_loss(
     """Teacher-forced cross-entropy, mean over all label tokens."""
     model.eval()
     total, tokens = 0.0, 0
-    for chosen in chunks(rows, decoding.batch_size):
+    for chosen in chunks(rows[accelerator.process_index :: accelerator.num_processes], decoding.batch_size):
         batch = collate(speech.features, labels, chosen, pad, window_frames(base))
         with torch.inference_mode():
             total += float(token_loss(model, batch.to(accelerator.device)))
         tokens += batch.label_tokens
+    if accelerator.num_processes > 1:
+        parts = gather_object([(total, tokens)])
+        total, tokens = sum(part for part, _ in parts), sum(count for _, count in parts)
     return total / tokens

@@ -13,6 +13,7 @@ from harness.errors import UserError
 from harness.spec.messages import Answer, Failed, Open, Order, Preparing, Ready, Refused, answer_adapter
 
 TRAINER = ("-m", "harness.trainer")
+RANKS = ("-m", "harness.ranks")
 
 # Interpreters of BLAS and OpenMP each start a thread a core; nested they run many times slower than one.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -32,16 +33,18 @@ class Trainer:
         threads: int | None = None,
         say: Callable[[str], None] = lambda text: None,
         gpu: str | None = None,
+        processes: int = 1,
     ) -> None:
         """Start the process and have it load everything; `say` is told how far the data's preparation is.
 
-        It sees the one GPU that is named, or all of them.
+        It sees the GPUs that are named, or all of them. With several `processes` each trial trains on all of them,
+        one GPU each; on a CPU they share the threads.
 
         Raises:
             UserError: if the model or the data cannot be used.
             TrainerDiedError: if it does not come up.
         """
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = max(1, (threads or len(os.sched_getaffinity(0))) // processes)
         environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", PYTHONPATH=python_path())
         environment |= {name: str(threads) for name in THREAD_VARIABLES}
         if gpu is not None:
@@ -49,7 +52,7 @@ class Trainer:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, *TRAINER],
+                [sys.executable, *(TRAINER if processes == 1 else (*RANKS, str(processes)))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,

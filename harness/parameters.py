@@ -86,23 +86,36 @@ def base_parameters(dims: Dimensions) -> tuple[int, int]:
     return trained + dims.max_source_positions * width, trained
 
 
-def _adapted(dims: Dimensions, config: TrialConfig) -> Iterator[tuple[int, int, bool]]:
-    """(inputs, outputs, has a bias) of each projection that gets an adapter."""
+@dataclass(frozen=True)
+class Adapted:
+    """A projection that gets an adapter; `crossed` ones are applied to the encoder's output in a decoder layer."""
+
+    half: str
+    inputs: int
+    outputs: int
+    biased: bool
+    crossed: bool = False
+
+
+def adapted(dims: Dimensions, config: TrialConfig) -> Iterator[Adapted]:
+    """Each projection that gets an adapter."""
     width = dims.d_model
     halves = {
-        "encoder": (dims.encoder_layers, dims.encoder_ffn_dim, 1),
-        "decoder": (dims.decoder_layers, dims.decoder_ffn_dim, 2),
+        "encoder": (dims.encoder_layers, dims.encoder_ffn_dim),
+        "decoder": (dims.decoder_layers, dims.decoder_ffn_dim),
     }
-    for half, (layers, ffn, attentions) in halves.items():
+    for half, (layers, ffn) in halves.items():
         if config.scope in (half, "both", None):
             chosen = config.layers_to_transform or range(layers)
             for module in (config.target_modules or ()) * sum(layer < layers for layer in chosen):
                 if module == "fc1":
-                    yield width, ffn, True
+                    yield Adapted(half, width, ffn, True)
                 elif module == "fc2":
-                    yield ffn, width, True
+                    yield Adapted(half, ffn, width, True)
                 else:
-                    yield from [(width, width, module != "k_proj")] * attentions
+                    yield Adapted(half, width, width, module != "k_proj")
+                    if half == "decoder":
+                        yield Adapted(half, width, width, module != "k_proj", module in ("k_proj", "v_proj"))
 
 
 def _all_biases(dims: Dimensions) -> int:
@@ -126,13 +139,13 @@ def count(dims: Dimensions, config: TrialConfig) -> tuple[int, int]:
         return _decoder(dims), total
     if config.method == "none" or config.r is None:
         return 0, total
-    projections = list(_adapted(dims, config))
-    added = sum(config.r * (inputs + outputs) for inputs, outputs, _ in projections)
+    projections = list(adapted(dims, config))
+    added = sum(config.r * (place.inputs + place.outputs) for place in projections)
     if config.use_dora:
-        added += sum(outputs for _, outputs, _ in projections)
+        added += sum(place.outputs for place in projections)
     trained = added
     if config.bias == "lora_only":
-        trained += sum(outputs for _, outputs, biased in projections if biased)
+        trained += sum(place.outputs for place in projections if place.biased)
     elif config.bias == "all":
         trained += _all_biases(dims)
     return trained, total + added

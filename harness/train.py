@@ -1,16 +1,20 @@
 """The training loop: one for all methods, a generator that stands still at each rung."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from harness.data.batches import IGNORED, Batch
+from harness.data.batches import IGNORED, Batch, Step
 from harness.meter import Clock
+from harness.spec.budget import Budget
 
 FIRST_STEPS = 2  # timed apart
 
@@ -26,12 +30,14 @@ class DivergedError(Exception):
 class Progress:
     """Where training stands when it yields: `loss` is the mean over label tokens since the yield before."""
 
-    step: int
-    examples: int
-    loss: float
-    seconds: float
-    first_seconds: float  # of the first steps, which warm up kernels and caches
-    first_examples: int
+    step: int = 0
+    examples: int = 0
+    label_tokens: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    joules: float | None = None
+    first_seconds: float = 0.0  # of the first steps, which warm up kernels and caches
+    first_examples: int = 0
 
 
 def train(
@@ -39,52 +45,80 @@ def train(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     accelerator: Accelerator,
-    batches: Iterable[Sequence[Batch]],
-    rung_steps: Sequence[int],
+    steps: Iterable[Step],
+    budget: Budget,
+    rung_steps: Iterable[int],
     max_grad_norm: float,
     label_smoothing: float = 0.0,
+    since: Progress | None = None,
 ) -> Iterator[Progress]:
-    """Train over `batches`, one optimizer step for each list of micro-batches, and yield after each of `rung_steps`.
+    """Take optimizer steps and yield at each rung; `since` is where an interrupted training goes on.
 
-    The loss of a step is summed over its micro-batches and divided by all their label tokens, so that 16 x 1 and
-    4 x 4 give the same gradients. The clock runs only while training does: what the caller does at a rung is not
-    counted. To stop early, stop iterating.
+    The loss of a step is summed over its micro-batches and divided by all label tokens of the effective batch, so
+    that 16 x 1, 4 x 4 and two processes of 8 give the same gradients. The schedule follows the budget: it advances
+    with each step, or with the clock where the budget is in seconds. The clock runs only while training does: what
+    the caller does at a rung is not counted. To stop early, stop iterating.
 
     Raises:
         DivergedError: at the first step whose loss or gradient norm is not finite.
     """
-    clock, examples = Clock(accelerator.device), 0
+    since = since or Progress()
+    clock = Clock(accelerator.device, since.seconds, since.joules)
+    examples, tokens = since.examples, since.label_tokens
+    first = (since.first_seconds, since.first_examples)
     loss_sum, token_sum = 0.0, 0
-    first = (0.0, 0)
+    marks = deque(rung_steps)
     model.train()
     clock.start()
-    for step, micro_batches in enumerate(batches, start=1):
-        tokens = sum(batch.label_tokens for batch in micro_batches)
-        loss = torch.zeros((), device=accelerator.device)
-        for batch in micro_batches:
-            part = token_loss(model, batch.to(accelerator.device), label_smoothing) / tokens
-            accelerator.backward(part)
-            loss += part.detach()
-            examples += len(batch.labels)
+    for number, step in enumerate(steps, start=since.step + 1):
+        loss = _backward(model, step, accelerator, label_smoothing)
         norm = accelerator.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_grad_norm)
         # Under fp16 a non-finite norm is the loss scaler's business: it skips the step and lowers the scale.
         watched = loss if accelerator.scaler is not None else loss + norm
         if not math.isfinite(float(watched)):
-            raise DivergedError(step)
+            raise DivergedError(number)
         optimizer.step()
-        scheduler.step()
         optimizer.zero_grad()
-        loss_sum, token_sum = loss_sum + float(loss) * tokens, token_sum + tokens
-        if step == FIRST_STEPS:
+        examples, tokens = examples + step.examples, tokens + step.label_tokens
+        loss_sum, token_sum = loss_sum + float(loss) * step.label_tokens, token_sum + step.label_tokens
+        position = _position(budget, number, clock, accelerator)
+        while scheduler.last_epoch < min(position, marks[-1]):
+            scheduler.step()
+        if number == FIRST_STEPS:
+            first = (clock.elapsed(), examples)
+        if position >= marks[0]:
             clock.stop()
-            clock.start()
-            first = (clock.seconds, examples)
-        if step in rung_steps:
-            clock.stop()
-            yield Progress(step, examples, loss_sum / token_sum, clock.seconds, *first)
+            while marks and position >= marks[0]:
+                marks.popleft()
+                yield Progress(number, examples, tokens, loss_sum / token_sum, clock.seconds, clock.joules, *first)
+            if not marks:
+                return
             loss_sum, token_sum = 0.0, 0
             model.train()
             clock.start()
+
+
+def _backward(model: nn.Module, step: Step, accelerator: Accelerator, label_smoothing: float) -> Tensor:
+    """Gradients of one step; returns its loss, the mean over the label tokens of all processes."""
+    loss = torch.zeros((), device=accelerator.device)
+    for place, batch in enumerate(step.micro_batches, start=1):
+        # Processes exchange gradients once a step, with the last micro-batch.
+        waiting = accelerator.no_sync(model) if place < len(step.micro_batches) else nullcontext()
+        with waiting:
+            part = token_loss(model, batch.to(accelerator.device), label_smoothing) / step.label_tokens
+            # Data parallelism averages gradients over processes; the loss is a sum.
+            accelerator.backward(part * accelerator.num_processes)
+        loss += part.detach()
+    summed: Tensor = accelerator.reduce(loss, "sum")
+    return summed
+
+
+def _position(budget: Budget, step: int, clock: Clock, accelerator: Accelerator) -> int:
+    """How far on the schedule; where the clock decides, the first process's clock decides for all."""
+    if budget.train_seconds is None:
+        return budget.position(step, 0.0)
+    position = torch.tensor(budget.position(step, clock.elapsed()), device=accelerator.device)
+    return int(broadcast(position) if accelerator.num_processes > 1 else position)
 
 
 def token_loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +19,7 @@ from torch import nn
 from transformers import WhisperConfig, WhisperProcessor
 from transformers.utils import logging as transformers_logging
 
+from harness.bench import Bench, decoding_of, make_accelerator, make_bench
 from harness.catalog import model_location
 from harness.data.audio import SAMPLE_RATE
 from harness.data.batches import label_ids
@@ -29,13 +31,12 @@ from harness.meter import Clock, environment
 from harness.model.base import Base, load_base
 from harness.model.method import detach, load_trained
 from harness.model.regularize import shaped
-from harness.processes import die_with_parent
+from harness.processes import die_with_parent, rank, world_size
 from harness.record import write_transcripts
 from harness.spec.messages import (
     Answer,
     Decide,
     Failed,
-    Finished,
     Open,
     Order,
     Preparing,
@@ -48,14 +49,19 @@ from harness.spec.messages import (
     TranscribeLong,
     order_adapter,
 )
-from harness.trial import Bench, decoding_of, make_accelerator, make_bench, run_trial
+from harness.trial import run_trial
 
 LATENCY_CLIPS = 8  # decoded one at a time, spread over the durations
+CPU = torch.device("cpu")
+PATIENCE = timedelta(days=7)  # of processes that wait for the first one, while it waits for orders
 SECONDS_BETWEEN_NEWS = 2.0
 
 
 class Channel:
-    """The line to the supervisor. Libraries that print to standard output cannot disturb it: it is moved away first."""
+    """The line to the supervisor. Libraries that print to standard output cannot disturb it: it is moved away first.
+
+    Of several processes the first talks, and passes on what it is told.
+    """
 
     def __init__(self) -> None:
         self._orders: IO[str] = sys.stdin
@@ -64,12 +70,17 @@ class Channel:
 
     def send(self, answer: Answer) -> None:
         """Send one answer."""
+        if rank() > 0:
+            return
         self._answers.write(answer.model_dump_json() + "\n")
         self._answers.flush()
 
     def receive(self) -> Order | None:
         """The next order; None when the supervisor has closed the line."""
-        line = self._orders.readline()
+        lines = [self._orders.readline() if rank() == 0 else ""]
+        if world_size() > 1:
+            torch.distributed.broadcast_object_list(lines, src=0, device=torch.device("cpu"))
+        line = lines[0]
         return order_adapter.validate_json(line) if line else None
 
 
@@ -96,9 +107,13 @@ def _print_to(descriptor: int) -> None:
 
 def open_bench(order: Open, say: Callable[[str], None] = lambda text: None) -> Bench:
     """Load the model and prepare the data; `say` is told how far that is."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else CPU
     base = load_base(order.model, device)
+    if rank() > 0:
+        torch.distributed.barrier()  # the first process prepares, the others open what it made
     speech = prepare_speech(order, base.processor, base.model.config.max_target_positions, say)
+    if rank() == 0 and world_size() > 1:
+        torch.distributed.barrier()
     return make_bench(base, speech, order.task)
 
 
@@ -160,7 +175,7 @@ def do_train(channel: Channel, bench: Bench, order: Train) -> None:
             try:
                 report = trial.send(go_on)
             except StopIteration as end:
-                channel.send(Finished(result=end.value))
+                channel.send(end.value)
                 return
             channel.send(report)
             go_on = (isinstance(report, Report) and report.last) or _may_go_on(channel)
@@ -230,12 +245,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if world_size() > 1:
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, timeout=PATIENCE)
     channel, bench = Channel(), None
     while (order := channel.receive()) is not None:
         try:
             if isinstance(order, Open) and order.prepare_only:
                 speech = prepare_only(order, news(channel))
-                channel.send(Ready(device="cpu", environment=environment(torch.device("cpu")), data=speech.report))
+                channel.send(Ready(device="cpu", environment=environment(CPU), data=speech.report))
             elif isinstance(order, Open):
                 bench = open_bench(order, news(channel))
                 channel.send(
@@ -264,7 +282,7 @@ def main() -> None:
                 channel.send(Refused(message=DISK_FULL))
                 return
             channel.send(Failed(reason=f"{type(error).__name__}: {error}", poisoned=True))
-            return
+            sys.exit(1)  # of several processes, the others wait for this one: the launcher then ends them
 
 
 if __name__ == "__main__":

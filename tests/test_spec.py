@@ -71,8 +71,32 @@ def test_inconsistent_trials_are_refused(fields):
 
 def test_budget_counts_examples_whatever_the_batch():
     budget = Budget(examples=100, rungs=(0.25, 0.5, 1.0))
-    assert (budget.steps(16), budget.rung_steps(16)) == (7, [2, 4, 7])
-    assert (budget.steps(1), budget.rung_steps(1)) == (100, [25, 50, 100])
+    assert (budget.schedule_steps(16), budget.rung_steps(16)) == (7, [2, 4, 7])
+    assert (budget.schedule_steps(1), budget.rung_steps(1)) == (100, [25, 50, 100])
+    assert budget.examples_in_all(16) == 100
+
+
+def test_budgets_in_other_units():
+    epochs = Budget(epochs=2.5, rungs=(0.5, 1.0))
+    assert epochs.resolved(40) == Budget(examples=100, rungs=(0.5, 1.0))
+    with pytest.raises(ValueError, match="resolved first"):
+        epochs.schedule_steps(16)
+    steps = Budget(steps=30, rungs=(0.5, 1.0))
+    assert (steps.schedule_steps(16), steps.rung_steps(16), steps.examples_in_all(16)) == (30, [15, 30], 480)
+    seconds = Budget(train_seconds=60, rungs=(0.5, 1.0))
+    assert (seconds.schedule_steps(16), seconds.rung_steps(16), seconds.examples_in_all(16)) == (
+        1000,
+        [500, 1000],
+        None,
+    )
+    assert (seconds.position(7, 30.0), steps.position(7, 30.0)) == (500, 7)
+    assert [budget.described() for budget in (epochs, steps, seconds)] == ["2.5 epochs", "30 steps", "60 s of training"]
+
+
+@pytest.mark.parametrize("given", [{}, {"examples": 10, "steps": 10}, {"steps": 0}, {"train_seconds": -1}])
+def test_a_budget_has_one_unit(given):
+    with pytest.raises(ValueError):
+        Budget(**given)
 
 
 @pytest.mark.parametrize("rungs", [(0.5,), (0.5, 0.5, 1.0), (0.0, 1.0), (1.0, 0.5), ()])

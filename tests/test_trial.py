@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from harness.bench import make_accelerator
 from harness.data.batches import chunks
 from harness.evaluate import transcribe
 from harness.model.base import Base
@@ -12,7 +13,7 @@ from harness.spec.budget import Budget
 from harness.spec.judging import Judging
 from harness.spec.messages import Train
 from harness.spec.trial import TrialConfig
-from harness.trial import make_accelerator, run_trial
+from harness.trial import run_trial
 
 BUDGET = Budget(examples=192, rungs=(0.5, 1.0))  # 24 steps of 8
 FULL = TrialConfig(method="full", learning_rate=5e-4, warmup_ratio=0.1, per_device_train_batch_size=8)
@@ -26,7 +27,7 @@ def run(bench, config, folder, go_on=True, budget=BUDGET, seed=1):
         try:
             trial.send(decision)
         except StopIteration as end:
-            return end.value
+            return end.value.result
         decision = go_on
 
 
@@ -140,8 +141,8 @@ def test_chunks_keep_every_item():
 
 
 def test_an_unforced_language_is_left_to_the_model(bench, monkeypatch):
+    from harness.bench import decoding_of, make_accelerator
     from harness.evaluate import generate
-    from harness.trial import decoding_of, make_accelerator
 
     told = []
     whisper = bench.base.model
@@ -164,7 +165,7 @@ def conversation(bench, config, folder, decide=lambda said: True, **judging):
         try:
             said.append(trial.send(answer))
         except StopIteration as end:
-            return said, end.value
+            return said, end.value.result
         answer = decide(said[-1])
 
 

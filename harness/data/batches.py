@@ -1,9 +1,10 @@
 """Which examples a trial sees in which order, and batches of them as tensors."""
 
+import itertools
 import queue
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -42,6 +43,15 @@ class Batch:
         return int((self.labels != IGNORED).sum())
 
 
+@dataclass(frozen=True)
+class Step:
+    """What one process computes of an optimizer step, and the size of the whole step over all processes."""
+
+    micro_batches: Sequence[Batch]
+    examples: int
+    label_tokens: int
+
+
 def label_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -> list[int]:
     """<|startoftranscript|><|language|><|task|><|notimestamps|> text <|endoftext|>.
 
@@ -69,43 +79,36 @@ def collate(
     return Batch(mel, inputs.masked_fill(inputs == IGNORED, pad), targets)
 
 
-def example_order(rows: Sequence[int], examples: int, seed: int) -> list[int]:
-    """The rows a trial trains on, in order: a fresh permutation each epoch, cut after `examples`."""
-    order: list[int] = []
-    epoch = 0
-    while len(order) < examples:
-        order += [rows[i] for i in np.random.default_rng([seed, epoch]).permutation(len(rows))]
-        epoch += 1
-    return order[:examples]
+def example_order(rows: Sequence[int], seed: int) -> Iterator[int]:
+    """The rows a trial trains on, in order and without end: a fresh permutation each epoch."""
+    for epoch in itertools.count():
+        yield from (rows[i] for i in np.random.default_rng([seed, epoch]).permutation(len(rows)))
 
 
-def length_order(order: Sequence[int], lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
+def length_order(order: Iterable[int], lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[int]:
     """The same examples in another order: batches of labels of about one length, so that little is padding.
 
     Windows of 50 batches are sorted by `lengths[row]`, cut into batches, and the batches shuffled; a window's
     examples stay in it, so every stretch of training sees nearly what it saw before. The last batch stays last.
     """
-    generator, arranged = np.random.default_rng([seed, 1]), list[int]()
-    for start in range(0, len(order), WINDOW * batch_size):
-        window = sorted(order[start : start + WINDOW * batch_size], key=lambda row: (lengths[row], row))
+    generator = np.random.default_rng([seed, 1])
+    for drawn in batched(order, WINDOW * batch_size):
+        window = sorted(drawn, key=lambda row: (lengths[row], row))
         whole = len(window) // batch_size
         # The rest is drawn from everywhere, or the last batch would always be of the longest.
         spare = set(generator.choice(len(window), len(window) - whole * batch_size, replace=False).tolist())
         full = [row for place, row in enumerate(window) if place not in spare]
         for batch in generator.permutation(whole):
-            arranged += full[batch * batch_size : (batch + 1) * batch_size]
-        arranged += [row for place, row in enumerate(window) if place in spare]
-    return arranged
+            yield from full[batch * batch_size : (batch + 1) * batch_size]
+        yield from (row for place, row in enumerate(window) if place in spare)
 
 
-def occurrences(order: Sequence[int]) -> list[int]:
-    """How often each example of the order was there before: 0 in the first epoch, 1 in the second."""
+def occurrences(order: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Each example with how often it was there before: 0 in the first epoch, 1 in the second."""
     seen: Counter[int] = Counter()
-    counts = []
     for row in order:
-        counts.append(seen[row])
+        yield row, seen[row]
         seen[row] += 1
-    return counts
 
 
 def prefetched(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
@@ -154,3 +157,10 @@ def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """Consecutive pieces of at most `size` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The same of an iterator, which may have no end."""
+    iterator = iter(items)
+    while piece := list(itertools.islice(iterator, size)):
+        yield piece

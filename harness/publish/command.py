@@ -10,6 +10,7 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from harness import catalog
+from harness.bench import Bench
 from harness.errors import UserError
 from harness.metrics import score
 from harness.model.adapters import write_adapter
@@ -22,7 +23,6 @@ from harness.spec.messages import Open
 from harness.spec.result import Transcript
 from harness.supervisor.plan import CACHE_DIR
 from harness.trainer import open_bench
-from harness.trial import Bench
 from harness.winner import Winner, find_winner, tuned
 
 

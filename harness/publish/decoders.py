@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from transformers import WhisperForConditionalGeneration
 
+from harness.bench import Bench, make_accelerator
 from harness.data.batches import chunks
 from harness.errors import UserError
 from harness.evaluate import generate
 from harness.model.method import detach, load_trained
 from harness.model.regularize import window_frames
 from harness.spec.trial import TrialConfig
-from harness.trial import Bench, make_accelerator
 
 Texts = list[str]
 BATCH = 8
@@ -46,7 +46,7 @@ def by_transformers(bench: Bench, model: torch.nn.Module, rows: Sequence[int]) -
     for batch in chunks(list(rows), BATCH):
         languages = [bench.speech.utterances[row].language for row in batch]
         mel = bench.speech.features[batch][:, :, : window_frames(bench.base)]
-        texts += generate(model, bench.base, mel, languages, decoding, accelerator)
+        texts += [heard.text for heard in generate(model, bench.base, mel, languages, decoding, accelerator)]
     return texts
 
 

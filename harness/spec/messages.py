@@ -109,6 +109,7 @@ class Finished(Spec):
 
     type: Literal["finished"] = "finished"
     result: TrialResult
+    poisoned: bool = Field(False, description="the process met a CUDA error and must be replaced")
 
 
 class Transcribed(Spec):

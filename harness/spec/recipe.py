@@ -47,11 +47,13 @@ class Recipe(Spec):
         every = self.evaluate_every_steps or self.evaluate_every_epochs
         if length is None or every is None:
             return budget
-        times = min(length // every, budget.steps(self.config.effective_batch_size))
+        times = min(length // every, budget.schedule_steps(self.config.effective_batch_size))
         rungs = tuple((index + 1) / times for index in range(times))
         return budget.model_copy(update={"rungs": rungs})
 
-    def under(self, budget: Budget, device: str, model: str | None = None) -> tuple[TrialConfig, list[str]]:
+    def under(
+        self, budget: Budget, device: str, model: str | None = None, processes: int = 1
+    ) -> tuple[TrialConfig, list[str]]:
         """The configuration as it will run on `device` under `budget`, and notes on what differs from the recipe.
 
         A published warm-up is scaled by budget steps / recipe steps: unscaled, 500 warm-up steps would
@@ -61,6 +63,7 @@ class Recipe(Spec):
             budget: what the study gives every system.
             device: cpu or cuda.
             model: the study's base, to be told apart from the recipe's.
+            processes: of a trial; they multiply its effective batch.
         """
         notes = []
         config = self.config
@@ -69,7 +72,10 @@ class Recipe(Spec):
         if config.refused_on(device) and self.cpu_fallback:
             config = self._on_cpu()
             notes.append("on CPU: " + ", ".join(f"{key} {value}" for key, value in self.cpu_fallback.items()))
-        steps = budget.steps(config.effective_batch_size)
+        if budget.train_seconds is not None:
+            return self._by_the_clock(config), [*notes, *self.notes]
+        batch_size = config.effective_batch_size * processes
+        steps = budget.schedule_steps(batch_size)
         if self.steps is not None and steps < self.steps:
             notes.append(f"{steps} of the recipe's {self.steps} steps")
             if config.warmup_steps:
@@ -77,7 +83,15 @@ class Recipe(Spec):
                 notes.append(f"warm-up {scaled} instead of {config.warmup_steps}")
                 config = config.model_copy(update={"warmup_steps": scaled})
         elif self.epochs is not None and self.steps is None:
-            notes.append(f"{budget.examples} examples ({steps} steps) instead of {self.epochs} epochs")
-        if config.method != "none" and budget.examples < FAIR_EXAMPLES:
+            notes.append(f"{budget.described()} ({steps} steps) instead of {self.epochs} epochs")
+        seen = budget.examples_in_all(batch_size)
+        if config.method != "none" and seen is not None and seen < FAIR_EXAMPLES:
             notes.append(f"fewer than {FAIR_EXAMPLES} examples: too few to judge a recipe by")
         return config, [*notes, *self.notes]
+
+    def _by_the_clock(self, config: TrialConfig) -> TrialConfig:
+        """The same warm-up as a share of the schedule: how many steps fit into the seconds is not known before."""
+        if config.warmup_steps is None or self.steps is None:
+            return config
+        ratio = min(1.0, config.warmup_steps / self.steps)
+        return config.model_copy(update={"warmup_steps": None, "warmup_ratio": ratio})

@@ -1,6 +1,6 @@
 """What a trial, a baseline or a replicate leaves behind: one record for all three."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from harness.spec.trial import TrialConfig
 
 Kind = Literal["zero_shot", "recipe", "trial", "published", "replicate", "external"]
 State = Literal["complete", "pruned", "fail"]
+OUT_OF_MEMORY = "out_of_memory"  # the reason of a trial that memory was too small for
 
 
 class Transcript(Spec):
@@ -22,6 +23,7 @@ class Transcript(Spec):
     speaker: str | None = None
     condition: str | None = None
     dataset: str | None = None
+    cut: bool = Field(False, description="the decode limit came before the end")
 
 
 class Scores(Spec):
@@ -49,6 +51,8 @@ class Rung(Spec):
     scores: Scores | None = Field(description="null where the rung was judged on the loss alone")
     train_seconds: float
     evaluation_seconds: float
+    max_new_tokens: int | None = Field(None, description="the decode limit")
+    cut: int | None = Field(None, description="hypotheses that the decode limit cut: loops, as a rule")
 
 
 class Cost(Spec):
@@ -61,8 +65,18 @@ class Cost(Spec):
     evaluation_seconds: float
     samples_per_second: float | None = Field(None, description="training examples a second, first steps left out")
     audio_seconds_per_second: float | None = None
-    peak_memory_bytes: int
-    memory_kind: Literal["cuda_reserved", "process_rss"]
+    peak_memory_bytes: int = Field(description="the higher of both phases; see memory_kind")
+    memory_kind: Literal["cuda_reserved", "process_rss"] = Field(
+        description="on a GPU what torch reserved in this process, without other processes and the CUDA context; "
+        "on a CPU the whole process stands in"
+    )
+    train_peak_bytes: int | None = None
+    evaluation_peak_bytes: int | None = None
+    train_peak_allocated_bytes: int | None = Field(None, description="tensors alone; null on a CPU")
+    evaluation_peak_allocated_bytes: int | None = None
+    memory_before_bytes: int | None = Field(
+        None, description="in use before: on a GPU by others, not in the peaks; on a CPU by this process, in them"
+    )
     host_peak_bytes: int | None = Field(None, description="resident memory of the trainer process")
     trainable_parameters: int
     total_parameters: int
@@ -70,6 +84,10 @@ class Cost(Spec):
     optimizer_8bit_share: float | None = Field(
         None, description="of the optimizer's state for tensors of 4096 numbers and more, the share really in 8 bit"
     )
+    train_joules: float | None = Field(None, description="energy of the GPU while training, where NVML counts it")
+    evaluation_joules: float | None = None
+    train_flops: float | None = Field(None, description="model FLOPs of the training, by harness.flops")
+    processes: int = Field(1, description="data-parallel processes of the trial")
     per_device_train_batch_size: int | None = Field(None, description="as run, after auto_micro_batch")
     gradient_accumulation_steps: int | None = None
 
@@ -81,6 +99,11 @@ class TrialResult(Spec):
     reason: str | None = None
     rungs: tuple[Rung, ...]
     cost: Cost | None = Field(description="null where memory ran out before anything could be measured")
+
+    @classmethod
+    def out_of_memory(cls) -> Self:
+        """Memory ran out: an outcome that the sampler learns from, not a failure."""
+        return cls(state="pruned", reason=OUT_OF_MEMORY, rungs=(), cost=None)
 
 
 class Record(Spec):

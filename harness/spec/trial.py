@@ -168,6 +168,17 @@ class TrialConfig(Spec):
             return self.alpha_over_r * self.r
         return self.lora_alpha
 
+    def halved(self) -> Self | None:
+        """The same effective batch from half the micro-batch and twice the accumulation; an odd one has no half."""
+        if self.per_device_train_batch_size % 2:
+            return None
+        return self.model_copy(
+            update={
+                "per_device_train_batch_size": self.per_device_train_batch_size // 2,
+                "gradient_accumulation_steps": self.gradient_accumulation_steps * 2,
+            }
+        )
+
     @property
     def effective_batch_size(self) -> int:
         """Examples in one optimizer step of one process."""

@@ -35,6 +35,7 @@ def plan_of(options: Namespace) -> Plan:
         timeout=options.timeout,
         cache_dir=options.cache_dir or CACHE_DIR,
         keep=options.keep,
+        processes=options.processes,
         place=place_of(options),
     )
 
@@ -108,8 +109,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     budget = plan.space.budget
     console.print(f"study {plan.study}: {plan.space.description}", highlight=False)
     console.print(f"  model {plan.model}, task {plan.task.name}, seed {plan.seed}", highlight=False)
-    rungs = ", ".join(str(round(fraction * budget.examples)) for fraction in budget.rungs)
-    console.print(f"  {plan.trials} trials of {budget.examples} examples, judged after {rungs}", highlight=False)
+    rungs = ", ".join(budget.described(fraction) for fraction in budget.rungs)
+    console.print(f"  {plan.trials} trials of {budget.described()}, judged after {rungs}", highlight=False)
     console.print(f"  sampled: {', '.join(plan.space.sampled)}", highlight=False)
     console.print(f"  baselines: {', '.join(plan.recipes) or 'none'}", highlight=False)
     console.print(f"  results in {plan.folder.path}", highlight=False)

@@ -55,6 +55,7 @@ class Plan:
     results: Path
     cache_dir: Path
     keep: int = KEEP
+    processes: int = 1
     place: Place = Place()
 
     @property
@@ -68,6 +69,7 @@ class Plan:
             "model": self.model,
             "task": self.task.without_places(),
             "budget": self.space.budget.model_dump(mode="json"),
+            "processes": self.processes,  # of a trial: they multiply its effective batch size
             "space": self.space.model_dump(mode="json", include={"sampler", "pruner", "fixed", "sampled"}),
         }
 
@@ -85,6 +87,7 @@ def make_plan(
     timeout: float | None = None,
     cache_dir: Path = CACHE_DIR,
     keep: int = KEEP,
+    processes: int = 1,
     place: Place | None = None,
 ) -> Plan:
     """Resolve names; an option that is not given comes from the space.
@@ -114,6 +117,7 @@ def make_plan(
         results=results,
         cache_dir=cache_dir,
         keep=keep,
+        processes=processes,
         place=place or Place(),
     )
 

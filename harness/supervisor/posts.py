@@ -25,9 +25,12 @@ class Post:
         return f"{self.coordinator}-{self.number}"
 
 
-def posts(place: Place) -> list[Post]:
-    """Who works where: so many workers a GPU, or on a CPU with a share of its threads; or so many jobs."""
-    found = gpus()
+def posts(place: Place, processes: int = 1) -> list[Post]:
+    """Who works where: so many workers a GPU, or on a CPU with a share of its threads; or so many jobs.
+
+    Trials of several processes take as many GPUs each.
+    """
+    found = _groups(gpus(), processes)
     name = f"{os.uname().nodename}-{os.getpid()}-{int(time.time())}"
     if place.launcher == "slurm":
         return [Post(name, number) for number in range(place.workers or 1)]
@@ -39,3 +42,9 @@ def posts(place: Place) -> list[Post]:
     threads = max(1, len(os.sched_getaffinity(0)) // number)
     apart = bool(found) and (number > 1 or place.launcher != "local")
     return [Post(name, n, found[n % len(found)] if apart else None, threads, os.getpid()) for n in range(number)]
+
+
+def _groups(found: list[str], size: int) -> list[str]:
+    if found and len(found) < size:
+        raise UserError(f"--processes {size} needs as many GPUs; {len(found)} is visible here")
+    return [",".join(found[start : start + size]) for start in range(0, len(found) - size + 1, size)]

@@ -1,5 +1,6 @@
 """The sweep: baselines, then trials until N slots are used, each recorded before anyone is told."""
 
+import json
 import threading
 import time
 from collections import deque
@@ -10,6 +11,7 @@ from filelock import FileLock, Timeout
 from harness.devices import gpus
 from harness.errors import DISK_FULL, UserError, is_disk_full
 from harness.record import Run, read_record
+from harness.spec.budget import Budget
 from harness.spec.result import Kind, Record
 from harness.supervisor.display import Terminal
 from harness.supervisor.heartbeat import Heart
@@ -56,7 +58,7 @@ class Sweep:
         self.study.optuna.set_user_attr(SLOTS, self.plan.trials)
         self._reap()
         if place.launcher == "local":
-            found = posts(place)
+            found = posts(place, self.plan.processes)
             self.display.workers = len(found)
             self.workers = [
                 Worker(self.plan, self.display, [self.display], self.stop, post.number, post.gpu, post.threads)
@@ -101,17 +103,30 @@ class Sweep:
 
     def _refuse_what_cannot_run(self, device: str) -> None:
         """Say what the device at hand cannot do before anything is trained."""
+        budget = self._budget()
         refusals = {"the space": self.plan.space.refused_on(device)}
         for name, recipe in self.plan.recipes.items():
-            refusals[f"baseline {name}"] = recipe.under(self.plan.space.budget, device)[0].refused_on(device)
+            config, _ = recipe.under(budget, device, processes=self.plan.processes)
+            refusals[f"baseline {name}"] = config.refused_on(device)
         for what, refusal in refusals.items():
             if refusal:
                 raise UserError(f"{what} cannot run here: {refusal}")
 
+    def _budget(self) -> Budget:
+        """The space's budget, epochs counted in the examples that there are."""
+        budget, report = self.plan.space.budget, self.folder.path / "data_report.json"
+        if budget.epochs is None:
+            return budget
+        if self.workers:
+            return self.workers[0].resolved(budget)
+        if not report.is_file():
+            raise UserError("how much an epoch is must be known before jobs are sent: call with --prepare-only first")
+        return budget.resolved(json.loads(report.read_text(encoding="utf-8"))["splits"]["train"]["utterances"])
+
     def _baselines(self, device: str) -> list[Run]:
-        budget, runs = self.plan.space.budget, list[Run]()
+        budget, runs = self._budget(), list[Run]()
         for name, recipe in self.plan.recipes.items():
-            config, notes = recipe.under(budget, device, self.plan.model)
+            config, notes = recipe.under(budget, device, self.plan.model, self.plan.processes)
             kind: Kind = "zero_shot" if config.method == "none" else "recipe"
             folder = self.folder.baseline(name, self.plan.seed)
             run = Run(kind, name, config, self.plan.seed, folder, notes=tuple(notes), budget=recipe.judged(budget))
@@ -128,7 +143,13 @@ class Sweep:
                 from harness.supervisor.cluster import Cluster
             except ImportError:
                 raise UserError("--launcher slurm needs submitit: pip install 'whisper-sweep[cluster]'") from None
-            cluster = Cluster(self.plan, self.study, posts(self.plan.place), [self.display, self.mirror], self.stop)
+            cluster = Cluster(
+                self.plan,
+                self.study,
+                posts(self.plan.place, self.plan.processes),
+                [self.display, self.mirror],
+                self.stop,
+            )
             cluster.run(baselines, self.display.say)
             return
         waiting = deque(baselines)

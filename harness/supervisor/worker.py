@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 from harness.errors import UserError
 from harness.launch import Trainer, TrainerDiedError
-from harness.record import Run, has_rungs, is_stored, read_record, read_rungs, store, write_json
+from harness.record import Run, has_rungs, is_stored, read_record, read_rungs, store, write_json, write_transcripts
+from harness.spec.budget import Budget
 from harness.spec.messages import Decide, Failed, Finished, Open, Ready, Report, Train
-from harness.spec.result import Record, Rung
+from harness.spec.result import OUT_OF_MEMORY, Record, Rung, TrialResult
 from harness.supervisor.display import Terminal
 from harness.supervisor.plan import Plan
 from harness.supervisor.study import RETRIES, Retry
@@ -112,6 +113,10 @@ class Worker:
         """What the trainer said of its device and its data."""
         return self._ensure_trainer().ready
 
+    def resolved(self, budget: Budget) -> Budget:
+        """A budget with epochs counted in the examples that there are."""
+        return budget.resolved(self.ready.data["splits"]["train"]["utterances"])
+
     def close(self) -> None:
         """Let the trainer go."""
         if self._trainer is not None:
@@ -197,7 +202,9 @@ class Worker:
             order = Open(model=plan.model, task=plan.task, cache_dir=str(plan.cache_dir), seed=plan.seed)
             self.display.preparing()
             try:
-                self._trainer = Trainer(order, self._log, self._threads, self.display.say, self._gpu)
+                self._trainer = Trainer(
+                    order, self._log, self._threads, self.display.say, self._gpu, processes=plan.processes
+                )
             except TrainerDiedError as error:
                 raise UserError(str(error)) from None
             ready = self._trainer.ready
@@ -220,17 +227,32 @@ class Worker:
         at_rung: Callable[[Rung], None],
         resume: Path | None,
     ) -> Finished:
-        """Hand the run to the trainer and answer its reports."""
+        """Hand the run to the trainer; where memory ran out so that the process is lost, halve the micro-batch here."""
+        order = Train(
+            config=run.config,
+            budget=self.resolved(run.budget or self.plan.space.budget),
+            seed=run.seed,
+            attempt=str(attempt.resolve()),
+            resume=str(resume.resolve()) if resume else None,
+        )
+        while True:
+            finished = self._answer(order, judge, at_rung)
+            smaller = order.config.halved() if finished.poisoned and order.config.auto_micro_batch else None
+            if finished.result.reason != OUT_OF_MEMORY or smaller is None:
+                return finished
+            order = order.model_copy(update={"config": smaller})
+
+    def _answer(self, order: Train, judge: Callable[[Rung], bool], at_rung: Callable[[Rung], None]) -> Finished:
+        """Send one order and answer the trainer's reports until it is done."""
         trainer = self._ensure_trainer()
-        budget = run.budget or self.plan.space.budget
-        resumed = str(resume.resolve()) if resume else None
-        folder = str(attempt.resolve())
-        trainer.send(Train(config=run.config, budget=budget, seed=run.seed, attempt=folder, resume=resumed))
+        trainer.send(order)
         while True:
             try:
                 answer = trainer.receive()
             except TrainerDiedError as error:
                 self.close()
+                if _ran_out(order):
+                    return Finished(result=TrialResult.out_of_memory(), poisoned=True)
                 if self.stop.now.is_set():
                     raise TrainerFailedError(STOPPED, "interrupted") from None
                 raise TrainerFailedError(str(error), "died") from None
@@ -243,10 +265,14 @@ class Worker:
                         raise TrainerFailedError(STOPPED, "interrupted")
                     trainer.send(Decide(go_on=go_on))
             elif isinstance(answer, Finished):
+                if answer.poisoned:
+                    self.close()
                 return answer
             elif isinstance(answer, Failed):
                 if answer.poisoned:
                     self.close()
+                if _ran_out(order):
+                    return Finished(result=TrialResult.out_of_memory(), poisoned=True)
                 raise TrainerFailedError(answer.reason, None)
             else:
                 raise AssertionError(f"no answer to a train order: {answer!r}")
@@ -270,6 +296,16 @@ def failure(plan: Plan, run: Run, reason: str, began: str | None = None, rungs: 
         environment={},
         data={"task": plan.task.name, "model": plan.model},
     )
+
+
+def _ran_out(order: Train) -> bool:
+    """Whether one of several processes left word that its memory ran out, which ended them all."""
+    word = Path(order.attempt) / OUT_OF_MEMORY
+    if not word.is_file():
+        return False
+    word.unlink()
+    write_transcripts(Path(order.attempt) / "transcripts.jsonl", [])
+    return True
 
 
 def now() -> str:

@@ -1,0 +1,58 @@
+"""What a trial took, from its clocks, peaks and counts."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from harness.bench import Bench
+from harness.flops import training_flops
+from harness.meter import Clock, Peaks
+from harness.parameters import Dimensions
+from harness.spec.result import Cost, Rung
+from harness.spec.trial import TrialConfig
+from harness.train import Progress
+
+
+def measured(
+    bench: Bench,
+    config: TrialConfig,
+    progress: Progress,
+    rungs: Sequence[Rung],
+    evaluation: Clock,
+    peaks: Peaks,
+    parameters: tuple[int, int],
+) -> Cost:
+    """The cost of a trial as it ended; `config` is as it was run, `parameters` (trainable, all)."""
+    seconds = progress.seconds - progress.first_seconds
+    rate = (progress.examples - progress.first_examples) / seconds if seconds > 0 else None
+    train = bench.speech.report["splits"]["train"]
+    return Cost(
+        steps=progress.step,
+        examples=progress.examples,
+        train_seconds=progress.seconds,
+        first_steps_seconds=progress.first_seconds,
+        evaluation_seconds=sum(rung.evaluation_seconds for rung in rungs),
+        samples_per_second=rate,
+        audio_seconds_per_second=None if rate is None else rate * train["seconds"] / train["utterances"],
+        peak_memory_bytes=max(peaks.reserved.values(), default=0),
+        memory_kind=peaks.kind,
+        train_peak_bytes=peaks.reserved.get("train"),
+        evaluation_peak_bytes=peaks.reserved.get("evaluation"),
+        train_peak_allocated_bytes=peaks.allocated.get("train"),
+        evaluation_peak_allocated_bytes=peaks.allocated.get("evaluation"),
+        memory_before_bytes=peaks.before,
+        host_peak_bytes=peaks.host,
+        trainable_parameters=parameters[0],
+        total_parameters=parameters[1],
+        adapter_bytes=None,
+        train_joules=progress.joules,
+        evaluation_joules=evaluation.joules,
+        train_flops=training_flops(dimensions_of(bench), config, progress.examples, progress.label_tokens),
+        per_device_train_batch_size=config.per_device_train_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+    )
+
+
+def dimensions_of(bench: Bench) -> Dimensions:
+    """The sizes of the resident model."""
+    sizes = bench.base.model.config
+    return Dimensions(**{field.name: int(getattr(sizes, field.name)) for field in dataclasses.fields(Dimensions)})

@@ -1,0 +1,21 @@
+"""Several trainer processes for one trial: torch's launcher, which `accelerate launch` uses too, tied to its parent.
+
+`accelerate launch` itself starts several processes on GPUs only, unless MPI is there; Accelerate finds the ranks that
+either starts by the same environment variables.
+"""
+
+import sys
+
+from torch.distributed.run import main as torchrun
+
+from harness.processes import die_with_parent
+
+
+def main() -> None:
+    """`python -m harness.ranks N`: N trainers on this machine, on a free port; the first talks on stdin and stdout."""
+    die_with_parent()
+    torchrun(["--standalone", "--nproc-per-node", sys.argv[1], "--module", "harness.trainer"])
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+import run_sweep
 from harness import catalog
 from harness.parameters import count, dimensions
 from harness.spec.budget import Budget
@@ -254,3 +255,16 @@ def test_a_published_figure_is_the_documents(metric, value, times, document, lin
     figures = Published.load(catalog.PUBLISHED).figures
     found = [f for f in figures if f.source.startswith(document) and f.metric == metric and f.value == value]
     assert len(found) == times, f"{document} line {line}"
+
+
+def test_the_page_names_every_recipe_and_its_commands_parse():
+    page = (catalog.ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert [name for name in catalog.names("baselines") if f"`{name}`" not in page] == []
+    commands = [part for part in page.split("`") if part.startswith("python run_sweep.py") and "FOLDER" in part]
+    assert len(commands) >= 8
+    for command in commands:
+        options = run_sweep.parser().parse_args(command.split()[2:])
+        catalog.space(options.space)
+        catalog.task(options.task.replace("FOLDER", "/data"))
+        for name in options.baselines or ():
+            catalog.recipe(name)

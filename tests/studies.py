@@ -32,7 +32,7 @@ class Studies:
             while True:
                 trial.send(True)
         except StopIteration as end:
-            result = end.value
+            result = end.value.result
         data = {split: held["hash"] for split, held in self.bench.speech.report["splits"].items()}
         number = None if "kind" in fields else int(name.split()[1])
         record = Record(

@@ -268,3 +268,19 @@ def test_the_page_names_every_recipe_and_its_commands_parse():
         catalog.task(options.task.replace("FOLDER", "/data"))
         for name in options.baselines or ():
             catalog.recipe(name)
+
+
+@pytest.mark.parametrize(
+    "space, name",
+    [
+        ("swedish_4000", "swedish_improved"),
+        ("swedish_4000", "swedish_blog_4000"),
+        ("quran_small", "quran_full"),
+        ("peft_large_v2", "peft_int8_large_v2"),
+    ],
+)
+def test_a_recipe_in_its_own_space_on_a_gpu_is_the_published_one(space, name):
+    spoken, recipe = catalog.space(space)[1], catalog.recipe(name)[1]
+    config, notes = recipe.under(spoken.budget.resolved(6760), "cuda", spoken.model)
+    assert config == recipe.config, "no warm-up is scaled"
+    assert not [note for note in notes if "instead of openai" in note or " of the recipe's" in note]

@@ -5,7 +5,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -56,12 +56,13 @@ class StudyFolder:
         """A record's folder as it is named in the study: trials/3."""
         return folder.relative_to(self.path).as_posix()
 
-    def records(self) -> Iterator[tuple[Path, Record]]:
-        """All finished runs: baselines, trials in order of number, then replicates."""
+    def records(self, known: Container[str] = ()) -> Iterator[tuple[Path, Record]]:
+        """All finished runs but those known by their key: baselines, trials in order of number, then replicates."""
         trials = sorted(self.path.glob("trials/*/result.json"), key=lambda path: int(path.parent.name))
         others = [sorted(self.path.glob(f"{kind}/*/*/result.json")) for kind in ("baselines", "replicates")]
         for path in [*others[0], *trials, *others[1]]:
-            yield path.parent, read_record(path.parent)
+            if self.key(path.parent) not in known:
+                yield path.parent, read_record(path.parent)
 
 
 @dataclass(frozen=True)

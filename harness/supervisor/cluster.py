@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import submitit
@@ -122,7 +123,8 @@ class Cluster:
             settings |= {"gpus_per_node": 1, **{f"slurm_{k}": v for k, v in place.slurm}}
         executor.update_parameters(**settings)
         os.environ["PYTHONPATH"] = python_path()
-        return executor.submit(job, self.plan, post, runs)
+        plan = replace(self.plan, place=replace(place, mlflow_uri=None))  # this process alone writes MLflow
+        return executor.submit(job, plan, post, runs)
 
     def _reap(self) -> None:
         """Trials of jobs that ended, and of whatever has been silent for too long."""
@@ -138,15 +140,14 @@ class Cluster:
 
     def _tell(self) -> None:
         """Tell the watchers of records that have come."""
-        for folder, record in self.plan.folder.records():
-            if self.plan.folder.key(folder) not in self._told:
-                self._told.add(self.plan.folder.key(folder))
-                run = Run.of(folder, record)
-                for watcher in self.watchers:
-                    watcher.begin(run)
-                    for rung in record.rungs:
-                        watcher.rung(run, rung)
-                    watcher.end(run, record)
+        for folder, record in self.plan.folder.records(known=self._told):
+            self._told.add(self.plan.folder.key(folder))
+            run = Run.of(folder, record)
+            for watcher in self.watchers:
+                watcher.begin(run)
+                for rung in record.rungs:
+                    watcher.rung(run, rung)
+                watcher.end(run, record)
 
     @contextmanager
     def _coordinating(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
@@ -57,13 +58,19 @@ def place_of(options: Namespace) -> Place:
             )
         driver(given := os.environ.get(STORAGE_VARIABLE) or storage)
         storage = without_password(given)
+    mlflow_uri = options.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if mlflow_uri and urlsplit(mlflow_uri).password:
+        raise UserError(
+            "the address of MLflow's server must not hold a password; "
+            "give it in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
     return Place(
         workers=None if options.workers == "auto" else int(options.workers),
         trials_per_gpu=options.trials_per_gpu,
         launcher=options.launcher,
         slurm=tuple(options.slurm),
         storage=storage,
-        mlflow_uri=options.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"),
+        mlflow_uri=mlflow_uri,
     )
 
 

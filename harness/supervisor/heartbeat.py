@@ -3,8 +3,9 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from harness.errors import UserError
 from harness.supervisor.storage import Database
 
 BEAT_SECONDS = 10.0
@@ -37,7 +38,8 @@ class Heart:
     def _run(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             for trial_id in list(self._trials):
-                self._storage.record_heartbeat(trial_id)
+                with suppress(UserError):  # the worker meets the same trouble, and says so
+                    self._storage.record_heartbeat(trial_id)
 
 
 class Watch:

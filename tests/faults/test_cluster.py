@@ -169,8 +169,15 @@ def test_jobs_do_not_outlive_the_command_that_submitted_them(disturbed):
     disturbed.check_whole()
 
 
-def test_a_password_on_the_command_line_is_refused(disturbed):
-    disturbed.options = ["--storage", f"postgresql://sweep:{PASSWORD}@127.0.0.1/sweep"]
+@pytest.mark.parametrize(
+    "options, instead",
+    [
+        (["--storage", f"postgresql://sweep:{PASSWORD}@127.0.0.1/sweep"], "PGPASSWORD"),
+        (["--mlflow-uri", f"http://me:{PASSWORD}@127.0.0.1:5000"], "MLFLOW_TRACKING_PASSWORD"),
+    ],
+)
+def test_a_password_on_the_command_line_is_refused(disturbed, options, instead):
+    disturbed.options = options
     process = disturbed.start()
     output = process.communicate(timeout=60)[0]
-    assert process.returncode == 2 and "PGPASSWORD" in output and PASSWORD not in output
+    assert process.returncode == 2 and instead in output and PASSWORD not in output

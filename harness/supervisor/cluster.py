@@ -81,6 +81,7 @@ class Cluster:
         self.watch = Watch(study.database)
         self.jobs: dict[int, submitit.Job[None]] = {}
         self._whole = False
+        os.environ["PYTHONPATH"] = python_path()  # so that jobs find the harness
         self._told = {plan.folder.key(folder) for folder, _ in plan.folder.records()}
 
     def run(self, baselines: Sequence[Run], say: Callable[[str], None]) -> None:
@@ -103,7 +104,8 @@ class Cluster:
                     return
                 for post in self.posts if not self._late() else ():
                     if post.number not in self.jobs:
-                        self.jobs[post.number] = self._submit(post, missing[post.number :: len(self.posts)])
+                        share = [run for run in baselines[post.number :: len(self.posts)] if run in missing]
+                        self.jobs[post.number] = self._submit(post, share)
                         say(f"worker {post.number} is job {self.jobs[post.number].job_id}")
                 time.sleep(LOOK_SECONDS)
 
@@ -122,7 +124,6 @@ class Cluster:
         if place.launcher == "slurm":
             settings |= {"gpus_per_node": 1, **{f"slurm_{k}": v for k, v in place.slurm}}
         executor.update_parameters(**settings)
-        os.environ["PYTHONPATH"] = python_path()
         plan = replace(self.plan, place=replace(place, mlflow_uri=None))  # this process alone writes MLflow
         return executor.submit(job, plan, post, runs)
 

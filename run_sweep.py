@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--mlflow-uri", metavar="URL", help="a tracking server for the mirror (default MLFLOW_TRACKING_URI, or a file)"
     )
+    search(options.add_argument_group("search", "replace what the space says; see docs/sweeps.md"))
     options.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
     options.add_argument(
         "--cache-dir", type=Path, metavar="FOLDER", help="prepared features (default: the user's cache)"
@@ -81,6 +82,34 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--status", metavar="STUDY", help="how a study stands, while it runs anywhere or not")
     options.add_argument("--list", action="store_true", help="list spaces, tasks, baselines and studies")
     return options
+
+
+def search(options: argparse._ArgumentGroup) -> None:
+    """How configurations are proposed, stopped and bounded."""
+    options.add_argument("--sampler", choices=("tpe", "random", "grid", "gp", "cmaes", "nsga2"), help="default: tpe")
+    options.add_argument(
+        "--pruner",
+        choices=("successive_halving", "hyperband", "median", "patient", "wilcoxon", "none"),
+        help="default: successive_halving (ASHA)",
+    )
+    options.add_argument("--judge", choices=("wer", "loss"), help="what rungs before the last are judged on")
+    options.add_argument("--max-vram", metavar="SIZE", help="a trial that needs more memory is infeasible: 16GB")
+    options.add_argument("--max-train-time", metavar="TIME", help="a trial that trains longer is infeasible: 2h")
+    options.add_argument("--max-trainable", metavar="COUNT", help="more trainable parameters are infeasible: 10M")
+    options.add_argument("--objectives", metavar="LIST", help="what is minimised: wer,vram,train_time,trainable")
+    options.add_argument(
+        "--warm-start", nargs="+", metavar="STUDY|baselines", help="begin with these configurations, as far as they fit"
+    )
+    options.add_argument(
+        "--confirm", type=count, metavar="K", default=0, help="run the best K and every trained baseline again"
+    )
+    options.add_argument(
+        "--seeds", type=count, metavar="S", default=3, help="with --confirm: with so many fresh seeds (default 3)"
+    )
+    options.add_argument("--patience", type=count, metavar="N", help="stop after N trials without a better one")
+    options.add_argument(
+        "--budget-gpu-hours", type=float, metavar="H", help="begin no new trial after H hours of trials"
+    )
 
 
 def count(text: str) -> int:

@@ -161,3 +161,16 @@ def read_record(folder: Path) -> Record:
     """Read result.json."""
     path = folder / "result.json"
     return Record.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+def write_errors(folder: Path, errors: dict[int, tuple[int, ...]]) -> None:
+    """Write errors.json: word errors of each utterance at each rung, in the study's order of evaluation."""
+    write_json(folder / "errors.json", {str(rung): list(counts) for rung, counts in errors.items()})
+
+
+def read_errors(folder: Path) -> dict[int, tuple[int, ...]]:
+    """Read errors.json; empty where there is none."""
+    path = folder / "errors.json"
+    if not path.is_file():
+        return {}
+    return {int(rung): tuple(counts) for rung, counts in json.loads(path.read_text(encoding="utf-8")).items()}

@@ -221,6 +221,7 @@ class Run:
                 evaluation_seconds=clock.seconds,
                 max_new_tokens=bench.decoding.max_new_tokens,
                 cut=sum(transcript.cut for transcript in found.transcripts),
+                peak_memory_bytes=max(self.peaks.reserved.values(), default=None),
             )
         )
         return found.lost

@@ -7,8 +7,7 @@ from optuna.trial import TrialState
 
 from harness import catalog
 from harness.record import StudyFolder
-from harness.sampling import make_sampler
-from harness.spec.space import Sampler
+from harness.samplers import make_sampler
 from harness.supervisor.study import Study, dry_run
 
 
@@ -87,10 +86,9 @@ def test_a_restart_draws_on_and_does_not_draw_the_same_again(study, space, tmp_p
     assert len({config.learning_rate for config in before + after}) == 4
 
 
-def test_seeds_differ_by_study_and_number():
-    draws = {
-        make_sampler(Sampler(name="random"), seed, number)._rng.rng.random() for seed in (1, 2) for number in range(3)
-    }
+def test_seeds_differ_by_study_and_number(space):
+    space = space.model_copy(update={"sampler": space.sampler.model_copy(update={"name": "random"})})
+    draws = {make_sampler(space, seed, number)._rng.rng.random() for seed in (1, 2) for number in range(3)}
     assert len(draws) == 6
 
 

@@ -53,6 +53,7 @@ class Rung(Spec):
     evaluation_seconds: float
     max_new_tokens: int | None = Field(None, description="the decode limit")
     cut: int | None = Field(None, description="hypotheses that the decode limit cut: loops, as a rule")
+    peak_memory_bytes: int | None = Field(None, description="since the trial began")
 
 
 class Cost(Spec):

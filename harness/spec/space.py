@@ -10,7 +10,11 @@ from harness.errors import nearest
 from harness.spec.base import Spec, describe
 from harness.spec.budget import Budget
 from harness.spec.judging import Judge
+from harness.spec.limits import Limits, Objective
 from harness.spec.trial import CONDITIONS, TrialConfig, applies
+
+SamplerName = Literal["tpe", "random", "grid", "gp", "cmaes", "nsga2"]
+PrunerName = Literal["successive_halving", "hyperband", "median", "patient", "wilcoxon", "none"]
 
 
 class Distribution(Spec):
@@ -50,15 +54,21 @@ class Distribution(Spec):
 class Sampler(Spec):
     """Who proposes the next configuration."""
 
-    name: Literal["tpe", "random"] = "tpe"
-    n_startup_trials: int = Field(10, ge=0, description="random trials before TPE begins to model")
+    name: SamplerName = "tpe"
+    n_startup_trials: int = Field(10, ge=0, description="random trials before TPE, GP or CMA-ES begin to model")
+    grid_points: int = Field(3, ge=2, description="grid: points of a range that has no step, both ends among them")
 
 
 class Pruner(Spec):
     """Who stops a trial at a rung."""
 
-    name: Literal["successive_halving", "none"] = "successive_halving"
+    name: PrunerName = "successive_halving"
     reduction_factor: int = Field(2, ge=2, description="one trial in this many goes on to the next rung")
+    n_startup_trials: int = Field(5, ge=0, description="median: trials that are not stopped")
+    patience: int = Field(1, ge=0, description="patient: rungs without an improvement that are forgiven")
+    chunk: int = Field(16, ge=1, description="wilcoxon: utterances between two looks")
+    p_threshold: float = Field(0.05, gt=0, lt=1, description="wilcoxon: a trial has lost where p is below")
+    margin: float = Field(0.01, ge=0, description="several objectives: WER by which a dominated trial must be worse")
 
 
 class SearchSpace(Spec):
@@ -72,6 +82,8 @@ class SearchSpace(Spec):
     pruner: Pruner = Pruner()
     judge: Judge = Field("wer", description="before the last rung: decode for WER, or the teacher-forced loss alone")
     rung_utterances: int | None = Field(None, ge=1, description="validation utterances judged before the last rung")
+    limits: Limits = Limits()
+    objectives: tuple[Objective, ...] = Field(("wer",), min_length=1, description="what is minimised; wer among them")
     baselines: tuple[str, ...] = ()
     fixed: dict[str, Any] = Field(default_factory=dict)
     sampled: dict[str, Distribution] = Field(min_length=1)
@@ -84,6 +96,32 @@ class SearchSpace(Spec):
         both = set(self.fixed) & set(self.sampled)
         if both:
             raise ValueError(f"{', '.join(sorted(both))} is both fixed and sampled")
+        return self
+
+    @model_validator(mode="after")
+    def _search_can_work(self) -> Self:
+        """Refuse a sampler or pruner that cannot search this space, with the reason."""
+        sampler, pruner = self.sampler.name, self.pruner.name
+        if "wer" not in self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives hold wer once, and others once each, not {', '.join(self.objectives)}")
+        dependent = [name for name in self.sampled if name in CONDITIONS and CONDITIONS[name][0] in self.sampled]
+        if sampler == "grid" and dependent:
+            raise ValueError(
+                f"a grid has no place for {', '.join(dependent)}, which depends on another sampled setting; "
+                "use tpe, random, gp, cmaes or nsga2, or a grid for each"
+            )
+        if sampler == "cmaes":
+            if len(self.objectives) > 1:
+                raise ValueError("cmaes has one objective; for several use tpe, gp, nsga2, random or grid")
+            if all(dimension.choices is not None for dimension in self.sampled.values()):
+                raise ValueError("cmaes needs a range (low and high) to search; every dimension here has choices")
+        if self.judge == "loss" and pruner == "wilcoxon":
+            raise ValueError("the wilcoxon pruner looks at decoded utterances; it does not go with judge loss")
+        if len(self.objectives) > 1 and pruner in ("hyperband", "median", "patient"):
+            raise ValueError(
+                f"with several objectives a trial is stopped when finished ones dominate it; pruner {pruner} cannot "
+                "judge that: use successive_halving (that rule then replaces it), wilcoxon or none"
+            )
         return self
 
     @model_validator(mode="after")

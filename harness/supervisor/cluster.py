@@ -17,8 +17,9 @@ from harness.launch import python_path
 from harness.processes import die_with_parent
 from harness.record import Run, is_stored
 from harness.supervisor.display import Terminal
+from harness.supervisor.enough import enough
 from harness.supervisor.heartbeat import GRACE_SECONDS, Heart, Watch
-from harness.supervisor.plan import Plan
+from harness.supervisor.plan import Plan, needed_dimensions
 from harness.supervisor.posts import Post
 from harness.supervisor.reaper import LOST, reap
 from harness.supervisor.storage import Database
@@ -36,13 +37,16 @@ def job(plan: Plan, post: Post, runs: list[Run]) -> None:
     stop, began = Stop(), time.monotonic()
 
     def may_begin() -> bool:
-        return not stop.asked.is_set() and (plan.timeout is None or time.monotonic() - began < plan.timeout)
+        return not stop.asked.is_set() and enough(plan, study, time.monotonic() - began) is None
 
     if post.parent is not None:
         die_with_parent()
         threading.Thread(target=_outlive_not, args=(post.parent,), daemon=True).start()
     database = Database(plan.folder.path, plan.place.address())
-    study, heart = Study(plan.folder, plan.study, plan.space, plan.seed, database), Heart(database)
+    study, heart = (
+        Study(plan.folder, plan.study, plan.space, plan.seed, database, needed_dimensions(plan)),
+        Heart(database),
+    )
     threading.Thread(target=_listen, args=(study, post, stop), daemon=True).start()
     worker = Worker(plan, Terminal(plan, Console(soft_wrap=True)), [], stop, post.number, post.gpu, post.threads)
     worker.watchers.append(worker.display)

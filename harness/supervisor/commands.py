@@ -19,7 +19,8 @@ from harness.spec.messages import Open
 from harness.spec.result import Record
 from harness.spec.trial import TrialConfig
 from harness.supervisor.display import Terminal, print_data, settings
-from harness.supervisor.plan import CACHE_DIR, STORAGE_VARIABLE, Place, Plan, make_plan
+from harness.supervisor.plan import CACHE_DIR, STORAGE_VARIABLE, Goals, Place, Plan, make_plan
+from harness.supervisor.summary import summary
 
 
 def plan_of(options: Namespace) -> Plan:
@@ -38,6 +39,8 @@ def plan_of(options: Namespace) -> Plan:
         keep=options.keep,
         processes=options.processes,
         place=place_of(options),
+        override=overrides(options),
+        goals=goals(options),
     )
 
 
@@ -74,6 +77,30 @@ def place_of(options: Namespace) -> Place:
     )
 
 
+def overrides(options: Namespace) -> dict[str, Any]:
+    """The fields of the space that an option replaces."""
+    limits = {name: getattr(options, f"max_{name}") for name in ("vram", "train_time", "trainable")}
+    given: dict[str, Any] = {
+        "sampler": {"name": options.sampler} if options.sampler else None,
+        "pruner": {"name": options.pruner} if options.pruner else None,
+        "judge": options.judge,
+        "objectives": options.objectives.split(",") if options.objectives else None,
+        "limits": {name: value for name, value in limits.items() if value is not None} or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def goals(options: Namespace) -> Goals:
+    """Where the search starts, when it has done enough, and what follows it."""
+    return Goals(
+        warm_start=tuple(options.warm_start or ()),
+        patience=options.patience,
+        gpu_hours=options.budget_gpu_hours,
+        confirm=options.confirm,
+        seeds=options.seeds,
+    )
+
+
 def sweep(options: Namespace) -> int:
     """Run or go on with a study; says at the end what won."""
     plan, console = plan_of(options), Console(soft_wrap=True)
@@ -81,8 +108,9 @@ def sweep(options: Namespace) -> int:
     from harness.supervisor.run import Sweep  # MLflow and SQLAlchemy take a second: the plan is on screen by then
 
     with Terminal(plan, console) as display:
-        best = Sweep(plan, display).run()
-    print_end(plan, best, console)
+        sweep = Sweep(plan, display)
+        best = sweep.run()
+    print_end(plan, best, console, sweep.ended)
     return 0
 
 
@@ -119,11 +147,21 @@ def print_plan(plan: Plan, console: Console) -> None:
     rungs = ", ".join(budget.described(fraction) for fraction in budget.rungs)
     console.print(f"  {plan.trials} trials of {budget.described()}, judged after {rungs}", highlight=False)
     console.print(f"  sampled: {', '.join(plan.space.sampled)}", highlight=False)
+    space = plan.space
+    console.print(
+        f"  sampler {space.sampler.name}, pruner {space.pruner.name}, judged on {space.judge}", highlight=False
+    )
+    if limits := space.limits.given():
+        console.print(
+            f"  limits: {', '.join(f'{name} {value:,.0f}' for name, value in limits.items())}", highlight=False
+        )
+    if len(space.objectives) > 1:
+        console.print(f"  objectives: {', '.join(space.objectives)}", highlight=False)
     console.print(f"  baselines: {', '.join(plan.recipes) or 'none'}", highlight=False)
     console.print(f"  results in {plan.folder.path}", highlight=False)
 
 
-def print_end(plan: Plan, best: Record | None, console: Console) -> None:
+def print_end(plan: Plan, best: Record | None, console: Console, ended: str | None = None) -> None:
     """What won, and how to look further."""
     console.print()
     if best is None or best.scores is None:
@@ -131,7 +169,10 @@ def print_end(plan: Plan, best: Record | None, console: Console) -> None:
     else:
         console.print(f"best: {best.name}, validation WER {best.scores.wer:.1%}", style="bold", highlight=False)
         console.print(f"  {settings(best.config)}", highlight=False)
-    for _, record in plan.folder.records():
+    records = [record for _, record in plan.folder.records()]
+    for line in summary(plan.space, records, ended):
+        console.print(line, highlight=False, markup=False)
+    for record in records:
         if record.kind in ("zero_shot", "recipe"):
             wer = f"{record.scores.wer:.1%}" if record.scores else record.reason
             notes = f" ({'; '.join(record.notes)})" if record.notes else ""

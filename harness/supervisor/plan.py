@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import platformdirs
 
 from harness import catalog
 from harness.errors import UserError
+from harness.parameters import Dimensions, dimensions
 from harness.record import StudyFolder, write_json
 from harness.spec.recipe import Recipe
 from harness.spec.space import SearchSpace
 from harness.spec.task import Task
 
+# The fields of a space that a study cannot change once it has begun.
+SEARCHED = {"sampler", "pruner", "judge", "rung_utterances", "limits", "objectives", "fixed", "sampled"}
 CACHE_DIR = Path(platformdirs.user_cache_dir("whisper-sweep"))
 
 
@@ -40,6 +44,20 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Goals:
+    """Where a search starts from, when it has done enough, and what follows it."""
+
+    warm_start: tuple[str, ...] = ()
+    patience: int | None = None  # finished trials in a row without a better one
+    gpu_hours: float | None = None  # training and evaluation, of all trials
+    confirm: int = 0  # configurations run again
+    seeds: int = 0  # fresh seeds for each
+    tune_baselines: int = 0  # trials for each trained baseline
+    refit: bool = False
+    data_fractions: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """A sweep about to run."""
 
@@ -57,6 +75,7 @@ class Plan:
     keep: int = KEEP
     processes: int = 1
     place: Place = Place()
+    goals: Goals = field(default_factory=lambda: Goals())
 
     @property
     def folder(self) -> StudyFolder:
@@ -70,7 +89,7 @@ class Plan:
             "task": self.task.without_places(),
             "budget": self.space.budget.model_dump(mode="json"),
             "processes": self.processes,  # of a trial: they multiply its effective batch size
-            "space": self.space.model_dump(mode="json", include={"sampler", "pruner", "fixed", "sampled"}),
+            "space": self.space.model_dump(mode="json", include=SEARCHED),
         }
 
 
@@ -89,12 +108,16 @@ def make_plan(
     keep: int = KEEP,
     processes: int = 1,
     place: Place | None = None,
+    override: Mapping[str, Any] | None = None,
+    goals: Goals | None = None,
 ) -> Plan:
     """Resolve names; an option that is not given comes from the space.
 
-    `baselines` of ["all"] means every recipe, and ["none"] none.
+    `baselines` of ["all"] means every recipe, and ["none"] none. `override` holds fields of the space.
     """
     space_name, chosen = catalog.space(space)
+    if override:
+        chosen = SearchSpace.parse(_merged(chosen.model_dump(mode="json"), override), f"{space_name} with the options")
     task_given = task or chosen.task
     spoken = catalog.task(task_given)
     names = list(chosen.baselines) if baselines is None else baselines
@@ -119,7 +142,22 @@ def make_plan(
         keep=keep,
         processes=processes,
         place=place or Place(),
+        goals=goals or Goals(),
     )
+
+
+def _merged(space: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """A space with some fields replaced; of sampler, pruner and limits only what is named."""
+    return {
+        **space,
+        **{key: {**space[key], **value} if isinstance(value, Mapping) else value for key, value in override.items()},
+    }
+
+
+def needed_dimensions(plan: Plan) -> Dimensions | None:
+    """The model's, where the search counts trainable parameters by arithmetic."""
+    counts = plan.space.limits.trainable is not None or "trainable" in plan.space.objectives
+    return dimensions(plan.model) if counts else None
 
 
 def claim(plan: Plan) -> None:

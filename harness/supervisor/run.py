@@ -13,15 +13,18 @@ from harness.errors import DISK_FULL, UserError, is_disk_full
 from harness.record import Run, read_record
 from harness.spec.budget import Budget
 from harness.spec.result import Kind, Record
+from harness.supervisor.confirm import replicates
 from harness.supervisor.display import Terminal
+from harness.supervisor.enough import enough
 from harness.supervisor.heartbeat import Heart
 from harness.supervisor.mirroring import Mirroring
-from harness.supervisor.plan import Plan, claim
+from harness.supervisor.plan import Plan, claim, needed_dimensions
 from harness.supervisor.posts import posts
 from harness.supervisor.reaper import INTERRUPTED, reap, settle_attempts
 from harness.supervisor.storage import Database
 from harness.supervisor.study import SLOTS, Study
 from harness.supervisor.trials import carry_out_trials
+from harness.supervisor.warm import warm_start
 from harness.supervisor.worker import Stop, Worker
 
 SUPERVISOR = "supervisor"  # the worker that Optuna's trials name where no other machine is at work
@@ -33,6 +36,7 @@ class Sweep:
     def __init__(self, plan: Plan, display: Terminal) -> None:
         self.plan, self.display, self.folder = plan, display, plan.folder
         self._began = time.monotonic()
+        self.ended: str | None = None  # why the search ended before its number of trials
         self.stop, self.workers = Stop(), list[Worker]()
 
     def run(self) -> Record | None:
@@ -54,7 +58,9 @@ class Sweep:
 
     def _run(self) -> Record | None:
         place, database = self.plan.place, Database(self.folder.path, self.plan.place.address())
-        self.study = Study(self.folder, self.plan.study, self.plan.space, self.plan.seed, database)
+        self.study = Study(
+            self.folder, self.plan.study, self.plan.space, self.plan.seed, database, needed_dimensions(self.plan)
+        )
         self.study.optuna.set_user_attr(SLOTS, self.plan.trials)
         self._reap()
         if place.launcher == "local":
@@ -70,14 +76,19 @@ class Sweep:
             self._refuse_what_cannot_run(device)
             baselines = self._baselines(device)
             attempts = [str(trial.user_attrs.get("attempt_id")) for trial in self.study.running()]
-            settle_attempts(self.folder, self.plan, baselines, spare=attempts)
+            known = [*baselines, *replicates(self.plan, self.study, baselines)]
+            settle_attempts(self.folder, self.plan, known, spare=attempts)
+            warm_start(self.plan, self.study, device, self.display.say)
             with (
                 Mirroring(self.folder, self.plan.study, self.display.say, place.mlflow_uri) as self.mirror,
                 self.stop.signals(self.display.say, self.workers),
             ):
                 self._work(baselines)
                 self._reap()
-                settle_attempts(self.folder, self.plan, baselines)
+                if (runs := replicates(self.plan, self.study, baselines)) and not self.stop.asked.is_set():
+                    self.display.say(f"confirming: {len(runs)} runs with fresh seeds")
+                    self._work(runs)  # trials are left only where the search ended early
+                settle_attempts(self.folder, self.plan, [*baselines, *runs])
                 best = self._best()
                 self.mirror.finish(best)
         finally:
@@ -133,8 +144,8 @@ class Sweep:
             runs.append(run)
         return runs
 
-    def _work(self, baselines: list[Run]) -> None:
-        """All workers at once: first the baselines, then trials until the study has its number."""
+    def _work(self, runs: list[Run]) -> None:
+        """All workers at once: first these runs (baselines, or replicates), then trials until there are enough."""
         for _, record in self.folder.records():
             if record.kind == "trial":
                 self.display.known(record)
@@ -150,9 +161,9 @@ class Sweep:
                 [self.display, self.mirror],
                 self.stop,
             )
-            cluster.run(baselines, self.display.say)
+            cluster.run(runs, self.display.say)
             return
-        waiting = deque(baselines)
+        waiting = deque(runs)
 
         def work(worker: Worker) -> None:
             while waiting and not self.stop.asked.is_set():
@@ -162,12 +173,11 @@ class Sweep:
         self._in_threads(work)
 
     def _may_begin(self) -> bool:
-        """Whether another trial may be begun."""
-        timeout = self.plan.timeout
-        if timeout is not None and time.monotonic() - self._began > timeout:
-            self.display.say(f"the time-out of {timeout:g} s is reached: no new trial is begun")
-            return False
-        return not self.stop.asked.is_set()
+        """Whether another trial may be begun; why not is said once, and again in the summary."""
+        if self.ended is None and (reason := enough(self.plan, self.study, time.monotonic() - self._began)):
+            self.ended = reason
+            self.display.say(f"{reason}: no new trial is begun")
+        return self.ended is None and not self.stop.asked.is_set()
 
     def _in_threads(self, work: Callable[[Worker], None]) -> None:
         """Let each worker work in a thread of its own, so that this one can hear signals; the first error is raised."""

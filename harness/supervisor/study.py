@@ -9,15 +9,19 @@ from typing import Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from harness.parameters import Dimensions, count
 from harness.record import StudyFolder, has_rungs, store
-from harness.sampling import configuration, make_pruner, make_sampler, rung_step
+from harness.samplers import make_pruner, make_sampler, rung_step
+from harness.sampling import configuration
 from harness.spec.result import Record, Rung, State
 from harness.spec.space import SearchSpace
 from harness.spec.trial import TrialConfig
+from harness.supervisor.limits import constraints, known_before, measured
 from harness.supervisor.storage import Database
 
-OUT_OF_MEMORY = "out_of_memory"
 SLOTS = "trials"  # of the study, an attribute: how many it shall have, for whoever looks
+SECONDS = "seconds"  # of training and evaluation
+PENALTY = 2.0  # as the WER of a trial that broke a limit, for samplers that learn from nothing else
 Retry = Literal["died", "interrupted"]
 # A trainer that dies may die of its trial; what stops a supervisor seldom does. What fails by itself would fail again.
 RETRIES: dict[Retry, int] = {"died": 1, "interrupted": 20}
@@ -32,17 +36,24 @@ class Study:
     """One Optuna study, by default in results/<study>/optuna.db. Several workers may ask it, each under its lock."""
 
     def __init__(
-        self, folder: StudyFolder, name: str, space: SearchSpace, seed: int, database: Database | None = None
+        self,
+        folder: StudyFolder,
+        name: str,
+        space: SearchSpace,
+        seed: int,
+        database: Database | None = None,
+        dims: Dimensions | None = None,
     ) -> None:
+        """`dims` are the model's, where trainable parameters are limited or minimised."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.name, self.space, self.seed = folder, name, space, seed
-        self.database = database or Database(folder.path)
+        self.database, self.dims = database or Database(folder.path), dims
         with self.lock():
             self.optuna = optuna.create_study(
                 study_name=name,
                 storage=self.database.storage,
-                direction="minimize",
-                pruner=make_pruner(space.pruner),
+                directions=["minimize"] * len(space.objectives),
+                pruner=make_pruner(space.pruner, len(space.budget.rungs)),
                 load_if_exists=True,
             )
 
@@ -80,21 +91,23 @@ class Study:
         waiting = next((t for t in trials if t.state == TrialState.WAITING), None)
         asked = sum(t.state != TrialState.WAITING and "retry_of" not in t.user_attrs for t in trials)
         slot = int(waiting.user_attrs.get("slot", asked)) if waiting else asked
-        self.optuna.sampler = make_sampler(self.space.sampler, self.seed, slot)
+        self.optuna.sampler = make_sampler(self.space, self.seed, slot, self.optuna)
         trial = self.optuna.ask()
         trial.set_user_attr("slot", slot)
         return trial, configuration(self.space, trial)
 
     def report(self, trial: optuna.Trial, rung: Rung) -> None:
-        """Store what a rung is judged by; reporting one again changes nothing."""
+        """Store what a rung is judged by; reporting twice changes nothing. Of several objectives none is."""
+        if len(self.space.objectives) > 1:
+            return
         step = rung_step(self.space.pruner, rung.index)
         if step not in trial.storage.get_trial(trial._trial_id).intermediate_values:
             trial.report(rung.loss if self.space.judge == "loss" or not rung.scores else rung.scores.wer, step=step)
 
     def may_go_on(self, trial: optuna.Trial, rung: Rung) -> bool:
-        """Report a rung and ask the pruner."""
+        """Report a rung and ask the pruner, which cannot judge several objectives."""
         self.report(trial, rung)
-        return not trial.should_prune()
+        return len(self.space.objectives) > 1 or not trial.should_prune()
 
     def replay(self, trial: optuna.Trial, rungs: Sequence[Rung]) -> None:
         """Report the rungs of the attempt before, in order: successive halving would take a late one for all below."""
@@ -125,21 +138,55 @@ class Study:
         self.replay(trial, record.rungs)
         if record.reason:
             trial.set_user_attr("reason", record.reason)
-        self._constrain(trial, record)
+        kept = self._constrain(trial, record)
+        trial.set_user_attr(SECONDS, _seconds(record))
         if retry and record.state == "fail" and self._may_retry(trial, retry):
             self._enqueue_again(trial, retry)
-        value = record.scores.wer if record.state == "complete" and record.scores else None
+        state, values = self._outcome(record, kept)
         # The state may have been stored though the answer was lost: told again, Optuna says it is finished.
         with suppress(optuna.exceptions.UpdateFinishedTrialError):
-            self.optuna.tell(trial.number, value, state=STATES[record.state], skip_if_finished=True)
+            self.optuna.tell(trial.number, values, state=state, skip_if_finished=True)
 
-    def _constrain(self, trial: optuna.Trial, record: Record) -> None:
-        """Tell which limits were kept: every trial sets every constraint, at most 0 where it holds.
+    def _outcome(self, record: Record, kept: bool) -> tuple[TrialState, list[float] | None]:
+        """State and values as Optuna is told them.
+
+        TPE learns from a broken constraint and the state PRUNED; the other samplers would learn nothing from that,
+        so they are told a finite penalty.
+        """
+        found = [measured(record, name) for name in self.space.objectives]
+        if not kept and self.space.sampler.name != "tpe":
+            return TrialState.COMPLETE, [
+                PENALTY if name == "wer" else value if value is not None else PENALTY * self._worst(place)
+                for place, (name, value) in enumerate(zip(self.space.objectives, found, strict=True))
+            ]
+        complete = record.state == "complete" and all(value is not None for value in found)
+        return STATES[record.state], [value for value in found if value is not None] if complete else None
+
+    def _worst(self, place: int) -> float:
+        seen = [t.values[place] for t in self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+        return max(seen, default=1.0)
+
+    def trainable(self, config: TrialConfig) -> int | None:
+        """Trainable parameters of a configuration, where the model's dimensions are known."""
+        return None if self.dims is None else count(self.dims, config)[0]
+
+    def refusal(self, config: TrialConfig) -> str | None:
+        """Why a configuration need not be trained to be known as infeasible."""
+        return known_before(self.space.limits, self.dims, config)
+
+    def _constrain(self, trial: optuna.Trial, record: Record) -> bool:
+        """Tell which limits were kept: every trial sets every constraint, at most 0 where it holds; whether all were.
 
         Running out of memory told as a failure would teach the sampler nothing; as a broken constraint it does.
         """
-        if record.state != "fail":
-            trial.set_constraint(OUT_OF_MEMORY, 1.0 if record.reason == OUT_OF_MEMORY else -1.0)
+        if record.state == "fail":
+            return True
+        found = constraints(self.space.limits, record, self.trainable(record.config))
+        told = trial.storage.get_trial(trial._trial_id).constraints
+        for name, value in found.items():
+            if name not in told:
+                trial.set_constraint(name, value)
+        return all(value <= 0 for value in found.values())
 
     def _may_retry(self, trial: optuna.Trial, retry: Retry) -> bool:
         return int(trial.user_attrs.get(retry, 0)) < RETRIES[retry]
@@ -180,15 +227,42 @@ class Study:
             shutil.rmtree(self.folder.trial(earlier) / "checkpoint", ignore_errors=True)
             earlier = trials[earlier].user_attrs.get("retry_of")
 
-    def ranked(self) -> list[int]:
-        """The numbers of the complete trials, the lowest validation WER first."""
+    def feasible(self) -> list[FrozenTrial]:
+        """Complete trials that kept every limit."""
         complete = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        valued = [(t.value, t.number) for t in complete if t.value is not None]
-        return [number for _, number in sorted(valued)]
+        return [t for t in complete if t.values is not None and all(v <= 0 for v in t.constraints.values())]
+
+    def ranked(self) -> list[int]:
+        """The numbers of the complete, feasible trials, the lowest validation WER first."""
+        place = self.space.objectives.index("wer")
+        return [number for _, number in sorted((t.values[place], t.number) for t in self.feasible())]
+
+    def pareto(self) -> list[tuple[int, list[float]]]:
+        """Trials that no other beats or equals in every objective, with their values."""
+        found = [(t.number, list(t.values)) for t in self.feasible()]
+        beaten = [any(o != v and all(a <= b for a, b in zip(o, v, strict=True)) for _, o in found) for _, v in found]
+        return [point for point, worse in zip(found, beaten, strict=True) if not worse]
+
+    def seconds(self) -> float:
+        """Training and evaluation of all trials that have ended."""
+        return float(sum(t.user_attrs.get(SECONDS, 0.0) for t in self.optuna.get_trials(deepcopy=False)))
+
+    def since_better(self) -> int:
+        """Trials that have ended, without the failures, since the newest that is the best (or on the Pareto front)."""
+        newest = max((number for number, _ in self.pareto()), default=-1)
+        ended = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        return sum(t.number > newest for t in ended)
 
     def best(self) -> int | None:
         """The number of the trial with the lowest validation WER."""
         return next(iter(self.ranked()), None)
+
+
+def _seconds(record: Record) -> float:
+    if record.cost is not None:
+        return record.cost.train_seconds + record.cost.evaluation_seconds
+    trained = record.rungs[-1].train_seconds if record.rungs else 0.0
+    return trained + sum(rung.evaluation_seconds for rung in record.rungs)
 
 
 def retried(trials: list[FrozenTrial]) -> set[int]:
@@ -199,10 +273,10 @@ def retried(trials: list[FrozenTrial]) -> set[int]:
 def dry_run(space: SearchSpace, trials: int, seed: int) -> list[TrialConfig]:
     """Configurations as a fresh study would draw them, without results to learn from."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study()
+    study = optuna.create_study(directions=["minimize"] * len(space.objectives))
     configurations = []
     for number in range(trials):
-        study.sampler = make_sampler(space.sampler, seed, number)
+        study.sampler = make_sampler(space, seed, number)
         trial = study.ask()
         configurations.append(configuration(space, trial))
         study.tell(trial, state=TrialState.FAIL)

@@ -8,6 +8,8 @@ from harness.record import Run, read_rungs
 from harness.spec.result import Rung
 from harness.supervisor.heartbeat import Heart
 from harness.supervisor.keeping import keep_best
+from harness.supervisor.limits import judged
+from harness.supervisor.rivals import Rivals
 from harness.supervisor.study import Study
 from harness.supervisor.worker import Worker
 
@@ -34,20 +36,26 @@ def carry_out_trial(study: Study, worker: Worker, heart: Heart, slots: int, name
     folder = study.folder.trial(trial.number)
     run = Run("trial", f"trial {trial.number}", config, worker.plan.seed, folder, number=trial.number)
 
+    rivals = Rivals(study)
+
     def judge(rung: Rung) -> bool:
         # Sampler and pruner must not learn from an attempt that was given to another worker meanwhile.
-        return study.holds(trial, attempt.name) and study.may_go_on(trial, rung)
+        return study.holds(trial, attempt.name) and study.may_go_on(trial, rung) and rivals.may_go_on(rung, config)
 
     with heart.beating(trial._trial_id):
         resume = study.checkpoint(trial)
         study.replay(trial, read_rungs(resume)[:-1] if resume else ())
-        outcome = worker.attempt(run, attempt, judge, resume)
-        held = study.finish(trial, attempt, outcome.record, outcome.retry)
+        if refusal := study.refusal(config):
+            outcome = worker.refuse(run, attempt, refusal)
+        else:
+            outcome = worker.attempt(run, attempt, judge, resume, rivals.may_win)
+        record = judged(study.space.limits, outcome.record, study.trainable(config))
+        held = study.finish(trial, attempt, record, outcome.retry)
     if not held:
         worker.display.say(f"{run.name} was given to another worker meanwhile; this attempt is dropped")
         shutil.rmtree(attempt, ignore_errors=True)
         return True
-    worker.ended(run, outcome.record)
+    worker.ended(run, record)
     if outcome.retry is None:
         study.forget_checkpoints(trial)
     keep_best(study, worker.plan.keep)

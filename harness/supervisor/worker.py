@@ -13,9 +13,21 @@ from typing import Any, Protocol
 
 from harness.errors import UserError
 from harness.launch import Trainer, TrainerDiedError
-from harness.record import Run, has_rungs, is_stored, read_record, read_rungs, store, write_json, write_transcripts
+from harness.record import (
+    Run,
+    has_rungs,
+    is_stored,
+    read_errors,
+    read_record,
+    read_rungs,
+    store,
+    write_errors,
+    write_json,
+    write_transcripts,
+)
 from harness.spec.budget import Budget
-from harness.spec.messages import Decide, Failed, Finished, Open, Ready, Report, Train
+from harness.spec.judging import Judging
+from harness.spec.messages import Decide, Failed, Finished, Open, Partial, Ready, Report, Train
 from harness.spec.result import OUT_OF_MEMORY, Record, Rung, TrialResult
 from harness.supervisor.display import Terminal
 from harness.supervisor.plan import Plan
@@ -149,8 +161,25 @@ class Worker:
                 break
         return outcome.record
 
-    def attempt(self, run: Run, attempt: Path, judge: Callable[[Rung], bool], resume: Path | None = None) -> Outcome:
-        """Train and judge each rung; `resume` is the checkpoint of an attempt before. Nothing is stored yet."""
+    def refuse(self, run: Run, attempt: Path, reason: str) -> Outcome:
+        """A run that need not be trained to be known as infeasible."""
+        self._ensure_trainer()
+        for watcher in self.watchers:
+            watcher.begin(run)
+        return Outcome(attempt, self.record(run, now(), (), None, reason).model_copy(update={"state": "pruned"}))
+
+    def attempt(
+        self,
+        run: Run,
+        attempt: Path,
+        judge: Callable[[Rung], bool],
+        resume: Path | None = None,
+        may_win: Callable[[Partial], bool] = lambda part: True,
+    ) -> Outcome:
+        """Train and judge each rung, and where the space says so parts of it; nothing is stored yet.
+
+        `resume` is the checkpoint of an attempt before.
+        """
         began, rungs = now(), dict[int, Rung]()
         resume = resume if resume and has_rungs(resume) else None
         for watcher in self.watchers:
@@ -166,7 +195,7 @@ class Worker:
             at_rung(rung)
         finished, reason, retry = None, None, None
         try:
-            finished = self._converse(run, attempt, judge, at_rung, resume)
+            finished = self._converse(run, attempt, judge, at_rung, resume, may_win)
         except TrainerFailedError as failure:
             reason, retry = str(failure), failure.retry
         if retry is None:
@@ -226,6 +255,7 @@ class Worker:
         judge: Callable[[Rung], bool],
         at_rung: Callable[[Rung], None],
         resume: Path | None,
+        may_win: Callable[[Partial], bool],
     ) -> Finished:
         """Hand the run to the trainer; where memory ran out so that the process is lost, halve the micro-batch here."""
         order = Train(
@@ -234,17 +264,25 @@ class Worker:
             seed=run.seed,
             attempt=str(attempt.resolve()),
             resume=str(resume.resolve()) if resume else None,
+            judging=self._judging(run),
         )
         while True:
-            finished = self._answer(order, judge, at_rung)
+            finished = self._answer(order, judge, at_rung, may_win)
             smaller = order.config.halved() if finished.poisoned and order.config.auto_micro_batch else None
             if finished.result.reason != OUT_OF_MEMORY or smaller is None:
                 return finished
             order = order.model_copy(update={"config": smaller})
 
-    def _answer(self, order: Train, judge: Callable[[Rung], bool], at_rung: Callable[[Rung], None]) -> Finished:
+    def _answer(
+        self,
+        order: Train,
+        judge: Callable[[Rung], bool],
+        at_rung: Callable[[Rung], None],
+        may_win: Callable[[Partial], bool],
+    ) -> Finished:
         """Send one order and answer the trainer's reports until it is done."""
         trainer = self._ensure_trainer()
+        errors = read_errors(Path(order.resume).parent) if order.resume else {}
         trainer.send(order)
         while True:
             try:
@@ -256,7 +294,11 @@ class Worker:
                 if self.stop.now.is_set():
                     raise TrainerFailedError(STOPPED, "interrupted") from None
                 raise TrainerFailedError(str(error), "died") from None
-            if isinstance(answer, Report):
+            if isinstance(answer, Partial):
+                trainer.send(Decide(go_on=may_win(answer)))
+            elif isinstance(answer, Report):
+                errors[answer.rung.index] = answer.errors
+                write_errors(Path(order.attempt), errors)
                 at_rung(answer.rung)
                 if not answer.last:
                     go_on = judge(answer.rung)
@@ -276,6 +318,14 @@ class Worker:
                 raise TrainerFailedError(answer.reason, None)
             else:
                 raise AssertionError(f"no answer to a train order: {answer!r}")
+
+    def _judging(self, run: Run) -> Judging:
+        """A trial as the space says; every other run is decoded in full at each rung."""
+        space, seed = self.plan.space, self.plan.seed
+        if run.kind != "trial":
+            return Judging(seed=seed)
+        chunk = space.pruner.chunk if space.pruner.name == "wilcoxon" else None
+        return Judging(judge=space.judge, rung_utterances=space.rung_utterances, chunk=chunk, seed=seed)
 
 
 def failure(plan: Plan, run: Run, reason: str, began: str | None = None, rungs: Sequence[Rung] = ()) -> Record:

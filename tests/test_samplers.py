@@ -1,0 +1,114 @@
+"""Every sampler and pruner on a space with choices, ranges and a condition; seeds; refusals; the grid."""
+
+import math
+
+import optuna
+import pytest
+
+from harness.errors import UserError
+from harness.samplers import grid, grid_size, make_pruner, make_sampler, rung_step
+from harness.sampling import configuration
+from harness.spec.space import Pruner, SearchSpace
+
+SPACE = {
+    "description": "for tests",
+    "model": "demo",
+    "task": "demo",
+    "budget": {"examples": 64, "rungs": [0.25, 0.5, 1.0]},
+    "fixed": {"method": "lora", "lora_dropout": 0.0, "alpha_over_r": 2},
+    "sampled": {
+        "r": {"choices": [1, 4, 16]},
+        "target_modules": {"choices": [["q_proj", "v_proj"], "all-linear"]},
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "mask_time_prob": {"low": 0.0, "high": 0.1, "step": 0.05},
+        "mask_time_length": {"low": 2, "high": 10},
+    },
+}
+
+
+def space(sampler="tpe", **changed) -> SearchSpace:
+    return SearchSpace.parse({**SPACE, "sampler": {"name": sampler, "n_startup_trials": 3}, **changed}, "space")
+
+
+def searched(chosen: SearchSpace, trials: int, seed: int = 1):
+    """Configurations and values of a search for lr 1e-3 with rank 16."""
+    several = len(chosen.objectives) > 1
+    study = optuna.create_study(directions=["minimize"] * len(chosen.objectives))
+    found = []
+    for number in range(trials):
+        study.sampler = make_sampler(chosen, seed, number, study)
+        trial = study.ask()
+        config = configuration(chosen, trial)
+        value = abs(math.log10(config.learning_rate / 1e-3)) + (config.r != 16)
+        study.tell(trial, [value, config.r] if several else value)
+        found.append((config, value))
+    return found
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "nsga2"])
+def test_every_sampler_draws_valid_configurations_and_the_same_again(sampler):
+    found = searched(space(sampler), 12)
+    assert found == searched(space(sampler), 12) != searched(space(sampler), 12, seed=2)
+    assert {config.r for config, _ in found} <= {1, 4, 16}
+    assert all(config.mask_time_length == 10 for config, _ in found if config.mask_time_prob == 0), "does not apply"
+
+
+def test_gp_asks_in_a_process_of_its_own(monkeypatch):
+    import sys
+
+    plain = {name: held for name, held in SPACE["sampled"].items() if name in ("r", "learning_rate", "target_modules")}
+    found = searched(space("gp", sampled=plain), 5)
+    assert len({config.learning_rate for config, _ in found}) == 5
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UserError, match="gp sampler's process failed"):
+        searched(space("gp", sampled=plain), 5)
+
+
+def test_a_grid_holds_choices_steps_and_ends_each_once():
+    sampled = {name: SPACE["sampled"][name] for name in ("r", "learning_rate", "mask_time_prob", "target_modules")}
+    chosen = space("grid", sampled=sampled)
+    points = grid(chosen, 1)
+    assert grid_size(chosen) == len(points) == 3 * 3 * 3 * 2
+    assert sorted({point["learning_rate"] for point in points}) == pytest.approx([1e-4, 1e-3, 1e-2])
+    assert sorted({point["mask_time_prob"] for point in points}) == pytest.approx([0.0, 0.05, 0.1])
+    seen = [(c.r, c.learning_rate, c.mask_time_prob, c.target_modules) for c, _ in searched(chosen, 54)]
+    assert len(set(seen)) == 54, "no point twice"
+
+
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        ({"sampler": "grid"}, "a grid has no place for mask_time_length"),
+        ({"sampler": "cmaes", "sampled": {"r": {"choices": [1, 2]}}}, "cmaes needs a range"),
+        ({"sampler": "cmaes", "objectives": ["wer", "vram"]}, "cmaes has one objective"),
+        ({"objectives": ["vram"]}, "objectives hold wer"),
+        ({"objectives": ["wer", "vram"], "pruner": {"name": "median"}}, "with several objectives"),
+        ({"judge": "loss", "pruner": {"name": "wilcoxon"}}, "does not go with judge loss"),
+    ],
+)
+def test_what_cannot_search_a_space_is_refused_with_the_reason(changed, said):
+    with pytest.raises(UserError, match=said):
+        space(**changed)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_several_objectives(sampler):
+    assert len(searched(space(sampler, objectives=["wer", "trainable"]), 8)) == 8
+
+
+@pytest.mark.parametrize("name", ["successive_halving", "hyperband", "median", "patient"])
+def test_every_pruner_stops_the_worse_and_spares_the_best(name):
+    pruner = Pruner(name=name, n_startup_trials=2, patience=0)
+    study = optuna.create_study(study_name="s", pruner=make_pruner(pruner, 4))
+    stopped = []
+    for value in [0.3, 0.4, 0.2, 0.9, 0.8, 0.95, 0.1, 0.7]:
+        trial = study.ask()
+        for index in range(3):
+            trial.report(value + index / 100, rung_step(pruner, index))
+            if trial.should_prune():
+                stopped.append(value)
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, value)
+    assert 0.1 not in stopped and 0.9 in stopped

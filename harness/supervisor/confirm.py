@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from harness.record import Run, StudyFolder, is_stored, read_record
-from harness.spec.result import Record
 from harness.supervisor.plan import Plan
 from harness.supervisor.study import Study
 
@@ -38,19 +37,3 @@ def replicate(folder: StudyFolder, name: str, seed: int) -> Path:
 
 def _complete(folder: Path) -> bool:
     return is_stored(folder) and read_record(folder).state == "complete"
-
-
-def spread(records: list[Record]) -> dict[str, tuple[int, float, float | None]]:
-    """For each replicated system: (seeds, mean validation WER, its standard deviation over seeds)."""
-    found: dict[str, list[float]] = {}
-    for record in records:
-        if record.kind == "replicate" and record.state == "complete" and record.scores:
-            found.setdefault(record.name, []).append(record.scores.wer)
-    return {name: (len(wers), sum(wers) / len(wers), _deviation(wers)) for name, wers in found.items()}
-
-
-def _deviation(values: list[float]) -> float | None:
-    if len(values) < 2:
-        return None
-    mean = sum(values) / len(values)
-    return float((sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5)

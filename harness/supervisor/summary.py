@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from harness.spec.limits import Objective
 from harness.spec.result import Record
 from harness.spec.space import SearchSpace
-from harness.supervisor.confirm import spread
 from harness.supervisor.limits import measured
 
 SHOWN = {
@@ -30,7 +29,7 @@ def summary(space: SearchSpace, records: Sequence[Record], ended: str | None) ->
         for record, values in pareto(trials, space.objectives):
             said = ", ".join(SHOWN[name](value) for name, value in zip(space.objectives, values, strict=True))
             lines.append(f"  {record.name}: {said}")
-    for name, (seeds, mean, deviation) in spread(list(records)).items():
+    for name, (seeds, mean, deviation) in spread(records).items():
         about = "" if deviation is None else f" ± {100 * deviation:.1f} (standard deviation)"
         lines.append(f"{name} again with {seeds} fresh seeds: validation WER {mean:.1%}{about}")
     if space.judge == "loss" and (found := disagreement(trials)):
@@ -61,3 +60,19 @@ def disagreement(trials: Sequence[Record]) -> tuple[int, int] | None:
     signs = [(a[0] - b[0]) * (a[1] - b[1]) for a, b in itertools.combinations(ends, 2)]
     pairs = [sign for sign in signs if sign]
     return (sum(sign < 0 for sign in pairs), len(pairs)) if pairs else None
+
+
+def spread(records: Sequence[Record]) -> dict[str, tuple[int, float, float | None]]:
+    """For each replicated system: (seeds, mean validation WER, its standard deviation over seeds)."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if record.kind == "replicate" and record.state == "complete" and record.scores:
+            found.setdefault(record.name, []).append(record.scores.wer)
+    return {name: (len(wers), sum(wers) / len(wers), _deviation(wers)) for name, wers in found.items()}
+
+
+def _deviation(values: list[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    return float((sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5)

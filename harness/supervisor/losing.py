@@ -26,8 +26,14 @@ def has_lost(errors: Sequence[int], best: Sequence[int], p_threshold: float) -> 
     return bool(wilcoxon(difference, alternative="greater", method="asymptotic").pvalue < p_threshold)
 
 
-def is_dominated(rung: Rung, fraction: float, finished: Sequence[Record], objectives: Sequence[Objective], margin: float,
-                 trainable: float) -> bool:  # fmt: skip
+def is_dominated(
+    rung: Rung,
+    fraction: float,
+    finished: Sequence[Record],
+    objectives: Sequence[Objective],
+    margin: float,
+    trainable: float,
+) -> bool:
     """Whether a finished trial was better at this rung by a margin of WER, and no worse in any other objective.
 
     Optuna has no pruning under several objectives. The rung lies at `fraction` of the budget, to whose end training

@@ -52,9 +52,6 @@ class Goals:
     gpu_hours: float | None = None  # training and evaluation, of all trials
     confirm: int = 0  # configurations run again
     seeds: int = 0  # fresh seeds for each
-    tune_baselines: int = 0  # trials for each trained baseline
-    refit: bool = False
-    data_fractions: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

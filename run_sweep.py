@@ -78,6 +78,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--dry-run", action="store_true", help="print sampled configurations and parameter counts only"
     )
+    options.add_argument(
+        "--preflight",
+        action="store_true",
+        help="run the heaviest configuration and the baselines for four steps, forecast memory and hours, and stop",
+    )
+    options.add_argument("--price-per-hour", type=float, metavar="PRICE", help="with --preflight: forecast the cost")
+    options.add_argument("--deadline", type=float, metavar="HOURS", help="with --preflight: whether the sweep fits")
     options.add_argument("--json", action="store_true", help="with --dry-run: one JSON list")
     options.add_argument("--status", metavar="STUDY", help="how a study stands, while it runs anywhere or not")
     options.add_argument("--list", action="store_true", help="list spaces, tasks, baselines and studies")
@@ -157,11 +164,14 @@ def main(arguments: list[str] | None = None) -> int:
         command.error("--space is needed, for example --space demo (see --list)")
     if options.json and not options.dry_run:
         command.error("--json goes with --dry-run")
-    if options.prepare_only and options.dry_run:
-        command.error("--prepare-only and --dry-run exclude each other")
+    modes = [name for name in ("dry_run", "prepare_only", "preflight") if getattr(options, name)]
+    if len(modes) > 1:
+        command.error(f"--{modes[0]} and --{modes[1]} exclude each other".replace("_", "-"))
+    if "preflight" not in modes and (options.price_per_hour is not None or options.deadline is not None):
+        command.error("--price-per-hour and --deadline go with --preflight")
     from harness.supervisor import commands
 
-    chosen = commands.dry_run if options.dry_run else commands.prepare if options.prepare_only else commands.sweep
+    chosen = getattr(commands, modes[0] if modes else "sweep")
     return reported(lambda: chosen(options))
 
 

@@ -40,13 +40,17 @@ def feed(
     rank: int = 0,
     processes: int = 1,
     skip: int = 0,
+    longest_first: bool = False,
 ) -> Iterator[Step]:
     """The optimizer steps of a trial, as process `rank` of several computes them; the first `skip` are left out.
 
     Each effective batch is dealt out to the processes. A budget in seconds has no end here.
     """
     batch_size = config.effective_batch_size * processes
-    examples: Iterable[int] = example_order(bench.speech.rows("train"), seed)
+    rows = bench.speech.rows("train")
+    examples: Iterable[int] = example_order(rows, seed)
+    if longest_first:
+        examples = itertools.cycle(sorted(rows, key=lambda row: -len(bench.labels[row])))
     examples = itertools.islice(examples, budget.examples_in_all(batch_size))
     if config.group_by_length:
         examples = length_order(examples, [len(ids) for ids in bench.labels], batch_size, seed)

@@ -105,9 +105,12 @@ def _print_to(descriptor: int) -> None:
     os.dup2(descriptor, 2)
 
 
-def open_bench(order: Open, say: Callable[[str], None] = lambda text: None) -> Bench:
-    """Load the model and prepare the data; `say` is told how far that is."""
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else CPU
+def open_bench(
+    order: Open, say: Callable[[str], None] = lambda text: None, device: torch.device | None = None
+) -> Bench:
+    """Load the model and prepare the data; `say` is told how far that is. The device is this process's GPU, or a CPU."""
+    if device is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else CPU
     base = load_base(order.model, device)
     if rank() > 0:
         torch.distributed.barrier()  # the first process prepares, the others open what it made

@@ -170,7 +170,16 @@ class Run:
         if self.resumed is not None:
             checkpoint.restore(self.resumed, self.trained)
             checkpoint.restore_random(self.resumed)
-        place = {"rank": accelerator.process_index, "processes": self.processes, "skip": self.progress.step}
+        steps = feed(
+            self.bench,
+            config,
+            budget,
+            self.order.seed,
+            rank=accelerator.process_index,
+            processes=self.processes,
+            skip=self.progress.step,
+            longest_first=self.order.longest_first,
+        )
         self.peaks.enter("train")
         try:
             yield from train(
@@ -178,7 +187,7 @@ class Run:
                 optimizer,
                 scheduler,
                 accelerator,
-                feed(self.bench, config, budget, self.order.seed, **place),
+                steps,
                 budget,
                 rung_steps,
                 config.max_grad_norm,

@@ -51,14 +51,14 @@ def cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def bench(task, cache):
-    """The resident demo model over the small folder, in this process."""
+    """The resident demo model over the small folder, in this process, on the CPU, where bits can be compared."""
     import torch
 
     from harness.spec.messages import Open
     from harness.trainer import open_bench
 
     torch.set_num_threads(1)  # two would spin against whatever else the machine does
-    return open_bench(Open(model="demo", task=task, cache_dir=str(cache), seed=1))
+    return open_bench(Open(model="demo", task=task, cache_dir=str(cache), seed=1), device=torch.device("cpu"))
 
 
 @pytest.fixture

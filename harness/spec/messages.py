@@ -39,6 +39,7 @@ class Train(Spec):
         "training goes on from there",
     )
     judging: Judging = Judging()
+    longest_first: bool = Field(False, description="train on the longest transcripts, to see the peak of memory")
 
 
 class Decide(Spec):

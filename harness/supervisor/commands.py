@@ -123,7 +123,7 @@ def status(options: Namespace) -> int:
     return 0
 
 
-def prepare(options: Namespace) -> int:
+def prepare_only(options: Namespace) -> int:
     """Prepare the data and nothing else: on a machine without a GPU, for one that shares or is given the cache."""
     plan, console = plan_of(options), Console(soft_wrap=True)
     order = Open(model=plan.model, task=plan.task, cache_dir=str(plan.cache_dir), seed=plan.seed, prepare_only=True)
@@ -136,6 +136,16 @@ def prepare(options: Namespace) -> int:
     print_data(report, console)
     console.print(f"prepared for {plan.model}; cache {plan.cache_dir}", highlight=False)
     console.print(f"report in {plan.folder.path / 'data_report.json'}", highlight=False)
+    return 0
+
+
+def preflight(options: Namespace) -> int:
+    """A few steps of the heaviest configuration, and a forecast."""
+    from harness.supervisor.preflight import preflight as measure
+
+    plan, console = plan_of(options), Console(soft_wrap=True)
+    print_plan(plan, console)
+    measure(plan, options.price_per_hour, options.deadline, console)
     return 0
 
 

@@ -108,7 +108,7 @@ def _print_to(descriptor: int) -> None:
 def open_bench(
     order: Open, say: Callable[[str], None] = lambda text: None, device: torch.device | None = None
 ) -> Bench:
-    """Load the model and prepare the data; `say` is told how far that is. The device is this process's GPU, or a CPU."""
+    """Load the model and prepare the data; `say` is told how far that is. The default device is this process's GPU."""
     if device is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else CPU
     base = load_base(order.model, device)

@@ -6,7 +6,7 @@ from examples import record, rung
 from optuna.trial import TrialState
 
 from harness import catalog
-from harness.record import StudyFolder
+from harness.record import StudyFolder, read_record
 from harness.samplers import make_sampler
 from harness.supervisor.study import Study, dry_run
 
@@ -97,3 +97,20 @@ def test_optuna_s_own_tell_agrees(study):
     complete(study, 0.25)
     loaded = optuna.load_study(study_name="s", storage=f"sqlite:///{study.folder.path / 'optuna.db'}")
     assert loaded.best_value == 0.25
+
+
+@pytest.mark.parametrize(
+    "budget, steps",
+    [("{epochs: 0.5, rungs: [0.5, 1.0]}", 3), ("{steps: 4, rungs: [0.5, 1.0]}", 4), ("{train_seconds: 1.5}", None)],
+)
+def test_a_sweep_under_a_budget_of_another_unit(command, small_space, tmp_path, budget, steps):
+    text = small_space.read_text().replace("{examples: 64, rungs: [0.5, 1.0]}", budget)
+    small_space.write_text(text.replace("fixed: {", "fixed: {per_device_train_batch_size: 8, "))
+    command("run_sweep.py", "--space", small_space, "--trials", "1", "--results", tmp_path / "results")
+    record = read_record(tmp_path / "results" / "tiny" / "trials" / "0")
+    assert record.state == "complete" and record.cost.train_flops > 0
+    if steps is None:
+        assert 1.5 <= record.cost.train_seconds < 6
+    else:
+        assert (record.cost.steps, record.rungs[0].step) == (steps, -(-steps // 2))
+    assert record.budget.epochs is None, "epochs are stored as the examples they were"

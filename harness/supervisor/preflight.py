@@ -180,8 +180,8 @@ def _print(
         said += f", about {likely:.2f} h with {plan.space.pruner.name.replace('_', ' ')}"
     console.print(said, highlight=False)
     if price is not None:
-        cost = f"at most {most * price:.2f}, about {likely * price:.2f}"
-        console.print(f"cost at {price:g} an hour: {cost}", highlight=False)
+        money = f"at most {most * price:.2f}, about {likely * price:.2f}"
+        console.print(f"cost at {price:g} an hour: {money}", highlight=False)
     if deadline is not None:
         pruned = "fits if pruning does its part" if likely <= deadline else "does not fit"
         console.print(

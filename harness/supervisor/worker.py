@@ -119,6 +119,7 @@ class Worker:
         self._trainer: Trainer | None = None
         self._environment: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
+        self._utterances = 0  # of train, once they are known
 
     @property
     def ready(self) -> Ready:
@@ -127,7 +128,9 @@ class Worker:
 
     def resolved(self, budget: Budget) -> Budget:
         """A budget with epochs counted in the examples that there are."""
-        return budget.resolved(self.ready.data["splits"]["train"]["utterances"])
+        if not self._utterances:
+            self._utterances = self.ready.data["splits"]["train"]["utterances"]
+        return budget.resolved(self._utterances)
 
     def close(self) -> None:
         """Let the trainer go."""
@@ -221,6 +224,7 @@ class Worker:
                 "cost": result.cost if result else None,
                 "environment": self._environment,
                 "data": self._data,
+                "budget": self.resolved(run.budget or self.plan.space.budget),
             }
         )
 

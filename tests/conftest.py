@@ -14,6 +14,10 @@ from harness.spec.task import Task
 from harness.spec.trial import TrialConfig
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests never wait for a hub
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    # A core for each process of tests, and for what it starts: threads of torch that share cores spin.
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 SMALL = {"train": 48, "validation": 12, "test": 12}
 

@@ -116,6 +116,7 @@ def test_rungs_must_climb_to_the_end(rungs):
         ({"sampled": {"learning_rate": {}}}, "either choices"),
         ({"sampled": {"per_device_train_batch_size": {"low": 0.5, "high": 4}}}, "whole numbers"),
         ({"sampled": {"per_device_train_batch_size": {"choices": [0, 4]}}}, "greater than or equal to 1"),
+        ({"budget": {"train_seconds": 9}, "fixed": {"method": "full", "warmup_steps": 5}}, "give warmup_ratio"),
         ({"fixed": {"method": "lora"}}, "needs r"),
     ],
 )

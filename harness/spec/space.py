@@ -125,6 +125,12 @@ class SearchSpace(Spec):
         return self
 
     @model_validator(mode="after")
+    def _warm_up_by_the_clock(self) -> Self:
+        if self.budget.train_seconds is not None and "warmup_steps" in {*self.fixed, *self.sampled}:
+            raise ValueError("under a budget in seconds nobody knows how many steps there are: give warmup_ratio")
+        return self
+
+    @model_validator(mode="after")
     def _valid_everywhere(self) -> Self:
         """Build a configuration for each pair of extremes, so that what cannot work fails here, not in a trial.
 

@@ -11,7 +11,8 @@ from harness.spec.messages import Decide, Failed, Finished, Ready, Report, Train
 from harness.spec.result import Rung, Scores, TrialResult
 from harness.supervisor import worker as module
 from harness.supervisor.plan import make_plan
-from harness.supervisor.worker import Stop, Worker
+from harness.supervisor.stopping import Stop
+from harness.supervisor.worker import Worker
 
 SPLIT = {"utterances": 8, "seconds": 8.0, "hash": "0"}
 READY = Ready(device="cuda", environment={}, data={"splits": {"train": SPLIT}, "languages": ["en"]})

@@ -22,10 +22,11 @@ from harness.supervisor.heartbeat import GRACE_SECONDS, Heart, Watch
 from harness.supervisor.plan import Plan, needed_dimensions
 from harness.supervisor.posts import Post
 from harness.supervisor.reaper import LOST, reap
+from harness.supervisor.stopping import Stop
 from harness.supervisor.storage import Database
 from harness.supervisor.study import Study
 from harness.supervisor.trials import carry_out_trials
-from harness.supervisor.worker import Stop, Watcher, Worker
+from harness.supervisor.worker import Watcher, Worker
 
 COORDINATOR = "coordinator"  # of the study, an attribute: the one whose jobs may work, null when they are to stop
 LOOK_SECONDS = 2.0

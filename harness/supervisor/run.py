@@ -21,11 +21,12 @@ from harness.supervisor.mirroring import Mirroring
 from harness.supervisor.plan import Plan, claim, needed_dimensions
 from harness.supervisor.posts import posts
 from harness.supervisor.reaper import INTERRUPTED, reap, settle_attempts
+from harness.supervisor.stopping import Stop
 from harness.supervisor.storage import Database
 from harness.supervisor.study import SLOTS, Study
 from harness.supervisor.trials import carry_out_trials
 from harness.supervisor.warm import warm_start
-from harness.supervisor.worker import Stop, Worker
+from harness.supervisor.worker import Worker
 
 SUPERVISOR = "supervisor"  # the worker that Optuna's trials name where no other machine is at work
 

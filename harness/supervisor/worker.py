@@ -1,14 +1,10 @@
 """A worker: carries out one run after another on a trainer process of its own, and stores what came of each."""
 
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 from harness.errors import UserError
@@ -31,9 +27,8 @@ from harness.spec.messages import Decide, Failed, Finished, Open, Partial, Ready
 from harness.spec.result import OUT_OF_MEMORY, Record, Rung, TrialResult
 from harness.supervisor.display import Terminal
 from harness.supervisor.plan import Plan
+from harness.supervisor.stopping import STOPPED, Stop
 from harness.supervisor.study import RETRIES, Retry
-
-STOPPED = "interrupted: stopped on request"
 
 
 class Watcher(Protocol):
@@ -47,38 +42,6 @@ class Watcher(Protocol):
 
     def end(self, run: Run, record: Record) -> None:
         """A run ended, and its record is stored."""
-
-
-class Stop:
-    """Shared by the workers of a process: `asked` ends each at its next rung, `now` at once."""
-
-    def __init__(self) -> None:
-        self.asked, self.now = threading.Event(), threading.Event()
-
-    @contextmanager
-    def signals(self, say: Callable[[str], None], workers: Sequence["Worker"]) -> Iterator[None]:
-        """SIGTERM and Ctrl-C: the first lets workers finish their rung, the second ends them, a third this process."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def heard(number: int, frame: FrameType | None) -> None:
-            if not self.asked.is_set():
-                self.asked.set()
-                say("stopping after the rung at hand; once more stops now")
-                return
-            self.now.set()
-            for worker in workers:
-                worker.kill()
-            for known in before:
-                signal.signal(known, signal.SIG_DFL)
-
-        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
@@ -128,6 +91,8 @@ class Worker:
 
     def resolved(self, budget: Budget) -> Budget:
         """A budget with epochs counted in the examples that there are."""
+        if budget.epochs is None:
+            return budget
         if not self._utterances:
             self._utterances = self.ready.data["splits"]["train"]["utterances"]
         return budget.resolved(self._utterances)

@@ -1,6 +1,7 @@
 """Every recipe against the document that it comes from: the expected values with their file and line there."""
 
 import math
+import re
 
 import pytest
 
@@ -284,3 +285,16 @@ def test_a_recipe_in_its_own_space_on_a_gpu_is_the_published_one(space, name):
     config, notes = recipe.under(spoken.budget.resolved(6760), "cuda", spoken.model)
     assert config == recipe.config, "no warm-up is scaled"
     assert not [note for note in notes if "instead of openai" in note or " of the recipe's" in note]
+
+
+def test_three_searches_of_a_learning_rate_stand_in_one_comparison(command, small_space, tmp_path):
+    text = small_space.read_text(encoding="utf-8").replace("  r: {choices: [4, 8]}\n", "")
+    small_space.write_text(text.replace("fixed: {", "fixed: {r: 4, ").replace("examples: 64", "examples: 32"), "utf-8")
+    results = ("--results", tmp_path / "results")
+    for sampler in ("grid", "random", "tpe"):
+        command(
+            "run_sweep.py", "--space", small_space, "--trials", "2", "--sampler", sampler, "--study", sampler, *results
+        )
+    said = command("compare.py", "--study", "grid", "random", "tpe", *results).stdout
+    for sampler in ("grid", "random", "tpe"):
+        assert re.search(rf"{sampler}\W+trial [01]", said), said

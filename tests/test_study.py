@@ -114,3 +114,11 @@ def test_a_sweep_under_a_budget_of_another_unit(command, small_space, tmp_path, 
     else:
         assert (record.cost.steps, record.rungs[0].step) == (steps, -(-steps // 2))
     assert record.budget.epochs is None, "epochs are stored as the examples they were"
+
+
+def test_a_trial_that_equals_the_best_betters_nothing(study):
+    counts = []
+    for wer in (0.5, 0.4, 0.4, 0.6, 0.4, 0.3):
+        complete(study, wer)
+        counts.append(study.since_better())
+    assert counts == [0, 0, 1, 2, 3, 0]

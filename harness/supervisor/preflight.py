@@ -156,7 +156,7 @@ def _print(
     console: Console,
 ) -> None:
     kind = next((f.cost.memory_kind for f in forecasts if f.cost), "cuda_reserved")
-    table = Table("system", "batch", "peak GB", "samples/s", "evaluation, s", "a run, h", box=None, pad_edge=False)
+    table = Table("system", "batch", "peak GB", "samples/s", "evaluation, s", "a run", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for forecast in forecasts:
@@ -167,7 +167,7 @@ def _print(
         rate = "" if cost.samples_per_second is None else f"{cost.samples_per_second:.1f}"
         trained = forecast.config.method != "none"
         batch = f"{cost.per_device_train_batch_size} x {cost.gradient_accumulation_steps}" if trained else ""
-        hours = f"{forecast.hours(budget, plan.processes):.2f}"
+        hours = _time(forecast.hours(budget, plan.processes))
         peak = f"{cost.peak_memory_bytes / 1e9:.2f}"
         table.add_row(forecast.name, batch, peak, rate, f"{forecast.evaluation_seconds:.1f}", hours)
     console.print(table)
@@ -175,9 +175,9 @@ def _print(
     if kind == "process_rss":
         console.print("peak: the whole trainer process, there is no GPU", highlight=False)
     most, likely = _sum(plan, budget, forecasts, None), _sum(plan, budget, forecasts, _kept(plan))
-    said = f"the sweep: at most {most:.2f} h for {plan.trials} trials and {len(plan.recipes)} baselines"
+    said = f"the sweep: at most {_time(most)} for {plan.trials} trials and {len(plan.recipes)} baselines"
     if likely < most:
-        said += f", about {likely:.2f} h with {plan.space.pruner.name.replace('_', ' ')}"
+        said += f", about {_time(likely)} with {plan.space.pruner.name.replace('_', ' ')}"
     console.print(said, highlight=False)
     if price is not None:
         money = f"at most {most * price:.2f}, about {likely * price:.2f}"
@@ -187,6 +187,13 @@ def _print(
         console.print(
             f"a deadline of {deadline:g} h: the sweep {'fits' if most <= deadline else pruned}", highlight=False
         )
+
+
+def _time(hours: float) -> str:
+    """Hours, or minutes or seconds where it is that short."""
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.1f} s"
 
 
 def _kept(plan: Plan) -> float | None:

@@ -248,8 +248,14 @@ class Study:
         return float(sum(t.user_attrs.get(SECONDS, 0.0) for t in self.optuna.get_trials(deepcopy=False)))
 
     def since_better(self) -> int:
-        """Trials that have ended, without the failures, since the newest that is the best (or on the Pareto front)."""
-        newest = max((number for number, _ in self.pareto()), default=-1)
+        """Trials that have ended, without the failures, since one bettered the best, or the Pareto front.
+
+        One that equals what was there betters nothing.
+        """
+        first: dict[tuple[float, ...], int] = {}
+        for number, values in self.pareto():
+            first[tuple(values)] = min(number, first.get(tuple(values), number))
+        newest = max(first.values(), default=-1)
         ended = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         return sum(t.number > newest for t in ended)
 

@@ -31,7 +31,7 @@ from harness.model.base import Base, load_base
 from harness.model.method import attach, detach
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
 from harness.model.regularize import shaped
-from harness.parameters import OFFICIAL, Dimensions
+from harness.parameters import OFFICIAL, POSITIONS_PER_SECOND, Dimensions
 from harness.spec.budget import Budget
 from harness.spec.trial import TrialConfig
 from harness.train import DivergedError, Progress, train
@@ -174,7 +174,7 @@ def decoding_rate(base: Base, dims: Dimensions, batch: int, tokens: int, precisi
                 encoder_outputs=states, decoder_input_ids=start, max_new_tokens=tokens, min_new_tokens=tokens
             )
     clock.stop()
-    return batch * dims.max_source_positions / 50 / clock.seconds
+    return batch * dims.max_source_positions / POSITIONS_PER_SECOND / clock.seconds
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-from harness.parameters import Dimensions, adapted
+from harness.parameters import POSITIONS_PER_SECOND, Dimensions, adapted
 from harness.spec.trial import TrialConfig
-
-POSITIONS_PER_SECOND = 50  # of the encoder: two mel frames of 10 ms a position
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,12 @@ def training_flops(dims: Dimensions, config: TrialConfig, examples: int, label_t
     crossed, decoder, output = _decoder(dims, positions, tokens)
     adapters = {half: _adapter(dims, config, half, positions, tokens) for half in ("encoder", "decoder")}
     full = config.method == "full"
+    trained = full or config.method == "frozen_encoder"
     first, last = _trained_layers(dims, config)
     forward = stem.linear + dims.encoder_layers * (encoder.linear + encoder.attention)
     forward += dims.decoder_layers * (crossed.linear + decoder.linear + decoder.attention) + output.linear
-    backward = output.backward(full or config.method == "frozen_encoder") + 0.0
+    backward = output.backward(trained)
     backward += (dims.encoder_layers - first) * encoder.backward(full) + (stem.linear if full else 0.0)
-    trained = full or config.method == "frozen_encoder"
     reached = dims.decoder_layers if first < dims.encoder_layers else dims.decoder_layers - last
     backward += reached * decoder.backward(trained)
     # Keys and values of the encoder's output need its gradient only where something in the encoder is trained.

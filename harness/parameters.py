@@ -9,6 +9,8 @@ from harness.catalog import model_location
 from harness.errors import UserError, nearest
 from harness.spec.trial import TrialConfig
 
+POSITIONS_PER_SECOND = 50  # of Whisper's encoder: two mel frames of 10 ms a position
+
 
 @dataclass(frozen=True)
 class Dimensions:

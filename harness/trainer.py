@@ -79,7 +79,7 @@ class Channel:
         """The next order; None when the supervisor has closed the line."""
         lines = [self._orders.readline() if rank() == 0 else ""]
         if world_size() > 1:
-            torch.distributed.broadcast_object_list(lines, src=0, device=torch.device("cpu"))
+            torch.distributed.broadcast_object_list(lines, src=0, device=CPU)
         line = lines[0]
         return order_adapter.validate_json(line) if line else None
 

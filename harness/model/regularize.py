@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from torch import nn
 
 from harness.model.base import Base
+from harness.parameters import POSITIONS_PER_SECOND
 from harness.spec.trial import TrialConfig
 
-POSITIONS_PER_SECOND = 50  # of Whisper's encoder: two mel frames of 10 ms a position
 CONFIGURED = (
     "mask_time_prob",
     "mask_time_length",

@@ -82,6 +82,8 @@ class Mirror:
     def _connect(self) -> None:
         database = self.folder.path / "mlflow.db"
         with FileLock(self.folder.path / "databases.lock"):  # processes that open a fresh one together collide
+            if self.uri is None and not database.exists():
+                _make_whole(database)
             self._client = MlflowClient(tracking_uri=self.uri or f"sqlite:///{database}")
             experiment = self._client.get_experiment_by_name(self.study)
             self._experiment = experiment.experiment_id if experiment else self._create_experiment()
@@ -195,6 +197,18 @@ class Mirror:
                 shutil.rmtree(self._artifacts(run_id) / "weights", ignore_errors=True)
         files = [path for path in (best / "weights").rglob("*") if path.is_file()]
         _link_files(files, best, self._artifacts(self._runs[self.folder.key(best)]))
+
+
+def _make_whole(database: Path) -> None:
+    """Make MLflow's tables beside their place and move them there: half a migration can be neither used nor gone on.
+
+    It takes seconds, in which a sweep may be killed.
+    """
+    making = database.with_suffix(".making")
+    for left in database.parent.glob(f"{making.name}*"):
+        left.unlink()
+    MlflowClient(tracking_uri=f"sqlite:///{making}").search_experiments()
+    os.replace(making, database)
 
 
 def _make_relative(database: Path, experiment: str) -> None:

@@ -73,6 +73,12 @@ def parser() -> argparse.ArgumentParser:
         "--cache-dir", type=Path, metavar="FOLDER", help="prepared features (default: the user's cache)"
     )
     options.add_argument(
+        "--no-encoder-cache",
+        dest="encoder_cache",
+        action="store_false",
+        help="compute the encoder's frozen layers anew for each trial and epoch; the results are the same",
+    )
+    options.add_argument(
         "--prepare-only", action="store_true", help="prepare the data, report it, and stop: needs no GPU and no weights"
     )
     options.add_argument(

@@ -1,6 +1,7 @@
 """What all trials of a trainer share: the resident base, the prepared speech, and how it is decoded."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -12,6 +13,7 @@ from harness.data.features import Speech
 from harness.evaluate import Decoding
 from harness.metrics import score, word_errors
 from harness.model.base import Base, load_base
+from harness.prefix import Prefixes
 from harness.spec.result import Scores, Transcript
 from harness.spec.task import Task
 from harness.spec.trial import BaseWeights, Precision, TrialConfig
@@ -29,6 +31,7 @@ class Bench:
     task: Task
     labels: list[list[int]]
     decoding: Decoding
+    prefixes: Prefixes
 
     @property
     def pad(self) -> int:
@@ -42,12 +45,15 @@ class Bench:
         return replace(self, base=load_base(self.base.name, self.base.device, weights))
 
 
-def make_bench(base: Base, speech: Speech, task: Task) -> Bench:
-    """Tokenise the transcripts; decoding may take twice the longest training label, within the model's own limit."""
+def make_bench(base: Base, speech: Speech, task: Task, prefixes: Path | None = None) -> Bench:
+    """Tokenise the transcripts; decoding may take twice the longest training label, within the model's own limit.
+
+    `prefixes` is the folder of what frozen layers of the encoder make; without one nothing of it is kept.
+    """
     labels = [label_ids(base.processor.tokenizer, u.text, u.language, task.task) for u in speech.utterances]
     longest = max(len(labels[row]) for row in speech.rows("train"))
     limit = min(2 * longest, base.model.config.max_target_positions - PROMPT_TOKENS)
-    return Bench(base, speech, task, labels, Decoding(EVALUATION_BATCH, limit, task.task))
+    return Bench(base, speech, task, labels, Decoding(EVALUATION_BATCH, limit, task.task), Prefixes(speech, prefixes))
 
 
 def make_accelerator(precision: Precision, device: torch.device) -> Accelerator:

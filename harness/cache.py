@@ -19,7 +19,7 @@ from harness.supervisor.plan import CACHE_DIR
 
 @dataclass(frozen=True)
 class Stored:
-    """One entry: features of a task, an unfinished preparation, or a dataset from the hub."""
+    """One entry: features of a task, encoder states, an unfinished preparation, or a dataset from the hub."""
 
     path: Path
     kind: str
@@ -31,15 +31,16 @@ class Stored:
 
 def entries(cache: Path) -> Iterator[Stored]:
     """All entries, oldest first."""
-    found = [path for folder in ("features", "hub") for path in (cache / folder).glob("*/")]
+    found = [path for folder in ("features", "prefixes", "hub") for path in (cache / folder).glob("*/")]
     for path in sorted(found, key=lambda path: path.stat().st_mtime):
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        size = sum(512 * file.stat().st_blocks for file in path.rglob("*") if file.is_file())  # states may have holes
         kind, task, clips = "unfinished" if path.suffix == ".partial" else "damaged", "", None
         if path.parent.name == "hub":
             kind, task = "hub dataset" if (path / "done.json").is_file() else "unfinished", path.name.rsplit("-", 1)[0]
         elif (path / "entry.json").is_file():
             about = json.loads((path / "entry.json").read_text(encoding="utf-8"))
-            kind, task, clips = "features", about["task"], about["shape"][0]
+            kind = "features" if path.parent.name == "features" else "encoder states"
+            task, clips = about["task"], about["shape"][0]
         stamps = path / "stamps.json"
         yield Stored(path, kind, task, clips, size, (stamps if stamps.is_file() else path).stat().st_mtime)
 

@@ -1,12 +1,11 @@
 """What a trial took, from its clocks, peaks and counts."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from harness.bench import Bench
 from harness.flops import training_flops
 from harness.meter import Clock, Peaks
-from harness.parameters import Dimensions
+from harness.parameters import dimensions_of
 from harness.spec.result import Cost, Rung
 from harness.spec.trial import TrialConfig
 from harness.train import Progress
@@ -20,8 +19,12 @@ def measured(
     evaluation: Clock,
     peaks: Peaks,
     parameters: tuple[int, int],
+    cached_layers: int = 0,
 ) -> Cost:
-    """The cost of a trial as it ended; `config` is as it was run, `parameters` (trainable, all)."""
+    """The cost of a trial as it ended; `config` is as it was run, `parameters` (trainable, all).
+
+    Training took what `cached_layers` of the encoder made from a cache.
+    """
     seconds = progress.seconds - progress.first_seconds
     rate = (progress.examples - progress.first_examples) / seconds if seconds > 0 else None
     train = bench.speech.report["splits"]["train"]
@@ -46,13 +49,10 @@ def measured(
         adapter_bytes=None,
         train_joules=progress.joules,
         evaluation_joules=evaluation.joules,
-        train_flops=training_flops(dimensions_of(bench), config, progress.examples, progress.label_tokens),
+        train_flops=training_flops(
+            dimensions_of(bench.base.model.config), config, progress.examples, progress.label_tokens, cached_layers
+        ),
+        cached_encoder_layers=cached_layers,
         per_device_train_batch_size=config.per_device_train_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )
-
-
-def dimensions_of(bench: Bench) -> Dimensions:
-    """The sizes of the resident model."""
-    sizes = bench.base.model.config
-    return Dimensions(**{field.name: int(getattr(sizes, field.name)) for field in dataclasses.fields(Dimensions)})

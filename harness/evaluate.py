@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,21 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
+from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutput
 
 from harness.data.audio import SAMPLE_RATE
-from harness.data.batches import chunks, collate
+from harness.data.batches import chunks, labelled
 from harness.data.features import Speech
 from harness.meter import Clock
 from harness.model.base import Base
+from harness.model.encoder import entered_at
 from harness.model.method import whisper_of
 from harness.model.regularize import window_frames
+from harness.prefix import Mel, Source
 from harness.spec.result import Transcript
-from harness.train import token_loss
+from harness.train import utterance_losses
 
 
 @dataclass(frozen=True)
@@ -39,26 +43,80 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """What the model heard; `cut` where the decode limit came before the end."""
+class Heard:
+    """Of one utterance: the teacher-forced loss summed over its label tokens, and what was decoded.
 
-    text: str
-    cut: bool
+    `cut` where the decode limit came before the end. What was not asked for is None.
+    """
+
+    loss: float | None = None
+    text: str | None = None
+    cut: bool = False
+
+
+class NoTimestamps(LogitsProcessor):
+    """Never a timestamp, of which the prompt says that there are none.
+
+    A model that is astray draws them all the same, and generate() would then seek there and decode the rest of the
+    features again, which it cannot where only the encoder's output is given.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores (clips, vocabulary) of the next token."""
+        scores[:, self.first :] = -torch.inf
+        return scores
 
 
 def transcribe(
-    model: nn.Module, base: Base, speech: Speech, rows: Sequence[int], decoding: Decoding, accelerator: Accelerator
+    model: nn.Module,
+    base: Base,
+    speech: Speech,
+    rows: Sequence[int],
+    decoding: Decoding,
+    accelerator: Accelerator,
+    source: Source | None = None,
 ) -> list[Transcript]:
     """Transcripts of some rows, in their order; several processes share the work, and each gets all."""
-    hypotheses: dict[int, Hypothesis] = {}
+    heard = listen(model, base, speech, rows, decoding, accelerator, source)
+    return [transcript(speech, row, heard[row]) for row in rows]
+
+
+def listen(
+    model: nn.Module,
+    base: Base,
+    speech: Speech,
+    rows: Sequence[int],
+    decoding: Decoding,
+    accelerator: Accelerator,
+    source: Source | None = None,
+    labels: Sequence[list[int]] | None = None,
+    texts: bool = True,
+) -> dict[int, Heard]:
+    """Decode some rows and, given the labels of all rows, compute their loss; the encoder runs once for both.
+
+    Several processes share the work, and each gets all. Inputs come from `source`, by default the speech's features.
+    """
+    source = source or Mel(speech, window_frames(base))
     mine = by_length(speech, rows)[accelerator.process_index :: accelerator.num_processes]
+    found = dict[int, Heard]()
+    model.eval()
     for batch in chunks(mine, decoding.batch_size):
-        languages = [speech.utterances[row].language for row in batch]
-        mel = speech.features[list(batch)][:, :, : window_frames(base)]
-        hypotheses |= zip(batch, generate(model, base, mel, languages, decoding, accelerator), strict=True)
+        states = encode(model, source.take(batch), source.depth, accelerator)
+        heard = [Heard()] * len(batch)
+        if texts:
+            heard = generate(
+                model, base, states, [speech.utterances[row].language for row in batch], decoding, accelerator
+            )
+        if labels is not None:
+            losses = _losses(model, base, states, [labels[row] for row in batch], accelerator)
+            heard = [replace(one, loss=loss) for one, loss in zip(heard, losses, strict=True)]
+        found |= zip(batch, heard, strict=True)
     if accelerator.num_processes > 1:
-        hypotheses = {row: heard for part in gather_object([hypotheses]) for row, heard in part.items()}
-    return [_transcript(speech, row, hypotheses[row]) for row in rows]
+        found = {row: heard for part in gather_object([found]) for row, heard in part.items()}
+    return found
 
 
 def by_length(speech: Speech, rows: Sequence[int]) -> list[int]:
@@ -66,20 +124,23 @@ def by_length(speech: Speech, rows: Sequence[int]) -> list[int]:
     return sorted(rows, key=lambda row: (speech.utterances[row].seconds or 0.0, row))
 
 
+def encode(model: nn.Module, inputs: Tensor, depth: int | None, accelerator: Accelerator) -> Tensor:
+    """The encoder's output for one batch of log-mel features, or of states behind `depth` layers."""
+    with torch.inference_mode(), accelerator.autocast(), entered_at(model, depth):
+        states: Tensor = whisper_of(model).model.encoder(inputs.to(accelerator.device)).last_hidden_state
+    return states
+
+
 def generate(
-    model: nn.Module,
-    base: Base,
-    mel: npt.NDArray[np.float16],
-    languages: list[str],
-    decoding: Decoding,
-    accelerator: Accelerator,
-) -> list[Hypothesis]:
-    """Hypotheses for one batch of log-mel features (clips, mel bins, frames)."""
-    model.eval()
-    features = torch.from_numpy(np.asarray(mel, dtype=np.float32)).to(accelerator.device)
+    model: nn.Module, base: Base, states: Tensor, languages: list[str], decoding: Decoding, accelerator: Accelerator
+) -> list[Heard]:
+    """What is decoded from the encoder's output (clips, positions, width) of one batch."""
+    whisper = whisper_of(model)
+    first = base.processor.tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
     with torch.inference_mode(), accelerator.autocast():
-        ids = whisper_of(model).generate(
-            features,
+        ids = whisper.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            logits_processor=LogitsProcessorList([NoTimestamps(first)]),
             language=languages if decoding.forced_language else None,
             task=decoding.task,
             max_new_tokens=decoding.max_new_tokens,
@@ -89,7 +150,16 @@ def generate(
     tokenizer = base.processor.tokenizer
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
     ended = (ids == tokenizer.eos_token_id).any(dim=1).tolist()
-    return [Hypothesis(text.strip(), not end) for text, end in zip(texts, ended, strict=True)]
+    return [Heard(text=text.strip(), cut=not end) for text, end in zip(texts, ended, strict=True)]
+
+
+def _losses(
+    model: nn.Module, base: Base, states: Tensor, labels: list[list[int]], accelerator: Accelerator
+) -> list[float]:
+    batch = labelled(states, labels, base.processor.tokenizer.pad_token_id, base.model.config.encoder_layers)
+    with torch.inference_mode(), accelerator.autocast():
+        losses: list[float] = utterance_losses(model, batch.to(accelerator.device)).tolist()
+    return losses
 
 
 def real_time_factor(
@@ -108,6 +178,7 @@ def real_time_factor(
     """
     audio = sum(len(clip) for clip in clips) / SAMPLE_RATE
     timed = []
+    model.eval()
     for _ in range(passes + 1):
         clock = Clock(accelerator.device)
         clock.start()
@@ -116,45 +187,24 @@ def real_time_factor(
                 [clips[i] for i in batch], sampling_rate=SAMPLE_RATE, return_tensors="np"
             )
             languages = [speech.utterances[rows[i]].language for i in batch]
-            generate(model, base, mel.input_features[:, :, : window_frames(base)], languages, decoding, accelerator)
+            inputs = torch.from_numpy(mel.input_features[:, :, : window_frames(base)])
+            states = encode(model, inputs, None, accelerator)
+            generate(model, base, states, languages, decoding, accelerator)
         clock.stop()
         timed.append(clock.seconds)
     return audio / statistics.median(timed[1:])
 
 
-def _transcript(speech: Speech, row: int, hypothesis: Hypothesis) -> Transcript:
+def transcript(speech: Speech, row: int, heard: Heard) -> Transcript:
+    """What was heard of an utterance, beside what was said."""
     utterance = speech.utterances[row]
     return Transcript(
         id=utterance.id,
         reference=utterance.text,
-        hypothesis=hypothesis.text,
+        hypothesis=heard.text or "",
         audio_seconds=utterance.seconds,
         speaker=utterance.speaker,
         condition=utterance.condition,
         dataset=utterance.dataset,
-        cut=hypothesis.cut,
+        cut=heard.cut,
     )
-
-
-def validation_loss(
-    model: nn.Module,
-    base: Base,
-    speech: Speech,
-    labels: Sequence[list[int]],
-    rows: Sequence[int],
-    decoding: Decoding,
-    pad: int,
-    accelerator: Accelerator,
-) -> float:
-    """Teacher-forced cross-entropy, mean over all label tokens."""
-    model.eval()
-    total, tokens = 0.0, 0
-    for chosen in chunks(rows[accelerator.process_index :: accelerator.num_processes], decoding.batch_size):
-        batch = collate(speech.features, labels, chosen, pad, window_frames(base))
-        with torch.inference_mode():
-            total += float(token_loss(model, batch.to(accelerator.device)))
-        tokens += batch.label_tokens
-    if accelerator.num_processes > 1:
-        parts = gather_object([(total, tokens)])
-        total, tokens = sum(part for part, _ in parts), sum(count for _, count in parts)
-    return total / tokens

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from harness import catalog
 from harness.bench import Bench
@@ -17,18 +17,20 @@ from harness.data.batches import (
     Step,
     batched,
     chunks,
-    collate,
     example_order,
+    labelled,
     length_order,
     occurrences,
     prefetched,
 )
 from harness.data.waveforms import open_waveforms
 from harness.model.regularize import window_frames
+from harness.prefix import Mel, Prefix
 from harness.spec.budget import Budget
+from harness.spec.messages import Train
 from harness.spec.trial import TrialConfig
 
-Heard = Callable[[Sequence[int], Sequence[int]], npt.NDArray[np.float16]]
+Heard = Callable[[Sequence[int], Sequence[int]], Tensor]
 
 
 def feed(
@@ -41,24 +43,39 @@ def feed(
     processes: int = 1,
     skip: int = 0,
     longest_first: bool = False,
+    prefix: Prefix | None = None,
 ) -> Iterator[Step]:
     """The optimizer steps of a trial, as process `rank` of several computes them; the first `skip` are left out.
 
-    Each effective batch is dealt out to the processes. A budget in seconds has no end here.
+    Each effective batch is dealt out to the processes. A budget in seconds has no end here. With a `prefix` the
+    batches hold the states that it has, not features.
     """
     batch_size = config.effective_batch_size * processes
+    examples: Iterable[int] = _examples(bench, budget.examples_in_all(batch_size), seed, longest_first)
+    if config.group_by_length:
+        examples = length_order(examples, [len(ids) for ids in bench.labels], batch_size, seed)
+    drawn = itertools.islice(batched(occurrences(examples), batch_size), skip, None)
+    depth, hear = (prefix.depth, _kept(prefix)) if prefix else (None, _heard(bench, config, seed))
+    made = _made(bench, config, drawn, hear, depth, rank, processes)
+    # The thread that prepares ahead may draw from NumPy's global generator, as Whisper's own masking does.
+    masked = config.mask_time_prob > 0 or config.mask_feature_prob > 0
+    yield from made if bench.base.device.type == "cpu" or masked else prefetched(made)
+
+
+def rows_met(bench: Bench, config: TrialConfig, order: Train, processes: int) -> list[int]:
+    """The training rows that an order's trial will meet, in as far as that is known: all for a budget in seconds."""
+    rows, examples = bench.speech.rows("train"), order.budget.examples_in_all(config.effective_batch_size * processes)
+    if examples is None or examples >= len(rows):
+        return rows
+    return sorted(set(_examples(bench, examples, order.seed, order.longest_first)))
+
+
+def _examples(bench: Bench, count: int | None, seed: int, longest_first: bool) -> Iterator[int]:
     rows = bench.speech.rows("train")
     examples: Iterable[int] = example_order(rows, seed)
     if longest_first:
         examples = itertools.cycle(sorted(rows, key=lambda row: -len(bench.labels[row])))
-    examples = itertools.islice(examples, budget.examples_in_all(batch_size))
-    if config.group_by_length:
-        examples = length_order(examples, [len(ids) for ids in bench.labels], batch_size, seed)
-    drawn = itertools.islice(batched(occurrences(examples), batch_size), skip, None)
-    made = _made(bench, config, drawn, _heard(bench, config, seed), rank, processes)
-    # The thread that prepares ahead may draw from NumPy's global generator, as Whisper's own masking does.
-    masked = config.mask_time_prob > 0 or config.mask_feature_prob > 0
-    yield from made if bench.base.device.type == "cpu" or masked else prefetched(made)
+    return itertools.islice(examples, count)
 
 
 def _made(
@@ -66,15 +83,15 @@ def _made(
     config: TrialConfig,
     drawn: Iterable[list[tuple[int, int]]],
     hear: Heard,
+    depth: int | None,
     rank: int,
     processes: int,
 ) -> Iterator[Step]:
-    cuda, frames = bench.base.device.type == "cuda", window_frames(bench.base)
+    cuda = bench.base.device.type == "cuda"
 
     def batch(members: Sequence[tuple[int, int]]) -> Batch:
         rows, epochs = zip(*members, strict=True)
-        labels = [bench.labels[row] for row in rows]
-        return collate(hear(rows, epochs), labels, range(len(rows)), bench.pad, frames)
+        return labelled(hear(rows, epochs), [bench.labels[row] for row in rows], bench.pad, depth)
 
     for step in drawn:
         mine = step[rank::processes]
@@ -91,9 +108,19 @@ def _silent(batch: Batch) -> Batch:
 
 def _heard(bench: Bench, config: TrialConfig, seed: int) -> Heard:
     """What training hears: (rows, how often each was heard before) -> features, augmented where that is asked for."""
-    speech, extractor = bench.speech, bench.base.processor.feature_extractor
+    speech, extractor, frames = bench.speech, bench.base.processor.feature_extractor, window_frames(bench.base)
     if config.augmentation is None:
-        return lambda rows, _: np.asarray(speech.features[np.asarray(rows)])
+        mel = Mel(speech, frames)
+        return lambda rows, _: mel.take(rows)
     what = catalog.augmentation(config.augmentation)
     waveforms = open_waveforms(speech) if what.on_waveform else None
-    return lambda rows, epochs: augmented_features(speech, waveforms, extractor, what, rows, epochs, seed)
+
+    def hear(rows: Sequence[int], epochs: Sequence[int]) -> Tensor:
+        changed = augmented_features(speech, waveforms, extractor, what, rows, epochs, seed)
+        return torch.from_numpy(np.asarray(changed[:, :, :frames], dtype=np.float32))
+
+    return hear
+
+
+def _kept(prefix: Prefix) -> Heard:
+    return lambda rows, _: prefix.take(rows)

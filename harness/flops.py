@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harness.parameters import POSITIONS_PER_SECOND, Dimensions, adapted
+from harness.parameters import POSITIONS_PER_SECOND, Dimensions, adapted, frozen_layers
 from harness.spec.trial import TrialConfig
 
 
@@ -18,12 +18,15 @@ class _Part:
         return self.linear * (2 if trained else 1) + 2 * self.attention
 
 
-def training_flops(dims: Dimensions, config: TrialConfig, examples: int, label_tokens: int) -> float:
+def training_flops(
+    dims: Dimensions, config: TrialConfig, examples: int, label_tokens: int, cached_layers: int = 0
+) -> float:
     """FLOPs of forward and backward passes over `examples` windows with `label_tokens` decoder tokens in all.
 
     A multiplication and an addition count as two. Convolutions, projections, attention and the output layer are
     counted, element-wise work is not (as in Megatron-LM and PaLM's MFU). The backward pass goes down to the first
-    trainable layer. DoRA's norms and recomputed activations are not counted.
+    trainable layer. DoRA's norms and recomputed activations are not counted, nor are the convolutions and the
+    `cached_layers` of the encoder behind them whose results come from a cache.
     """
     if config.method == "none" or examples == 0:
         return 0.0
@@ -36,7 +39,8 @@ def training_flops(dims: Dimensions, config: TrialConfig, examples: int, label_t
     full = config.method == "full"
     trained = full or config.method == "frozen_encoder"
     first, last = _trained_layers(dims, config)
-    forward = stem.linear + dims.encoder_layers * (encoder.linear + encoder.attention)
+    forward = 0.0 if cached_layers else stem.linear
+    forward += (dims.encoder_layers - cached_layers) * (encoder.linear + encoder.attention)
     forward += dims.decoder_layers * (crossed.linear + decoder.linear + decoder.attention) + output.linear
     backward = output.backward(trained)
     backward += (dims.encoder_layers - first) * encoder.backward(full) + (stem.linear if full else 0.0)
@@ -79,12 +83,8 @@ def _adapter(dims: Dimensions, config: TrialConfig, half: str, positions: int, t
 
 def _trained_layers(dims: Dimensions, config: TrialConfig) -> tuple[int, int]:
     """The first encoder and decoder layer that something in them, or before, makes the backward pass go through."""
-    if config.method == "full":
-        return 0, 0
-    if config.method == "frozen_encoder":
-        return dims.encoder_layers, 0
-    layers = config.layers_to_transform or (0,)
-    lowest = 0 if config.bias == "all" else min(layers)
-    first = dims.encoder_layers if config.scope == "decoder" and config.bias != "all" else lowest
-    last = dims.decoder_layers if config.scope == "encoder" else lowest
-    return min(first, dims.encoder_layers), min(last, dims.decoder_layers)
+    if config.method in ("full", "frozen_encoder"):
+        return frozen_layers(dims, config), 0
+    lowest = 0 if config.bias == "all" else min(config.layers_to_transform or (0,))
+    last = dims.decoder_layers if config.scope == "encoder" else min(lowest, dims.decoder_layers)
+    return frozen_layers(dims, config), last

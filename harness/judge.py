@@ -1,5 +1,6 @@
 """How a trial is judged at a rung: what is decoded, in which order, and when to break off."""
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +10,9 @@ from torch import nn
 
 from harness.bench import Bench, decoding_of, errors_of
 from harness.data.batches import chunks
-from harness.evaluate import transcribe
+from harness.evaluate import Heard, listen, transcript
 from harness.meter import Clock
+from harness.prefix import Source
 from harness.spec.judging import Judging
 from harness.spec.messages import Partial
 from harness.spec.result import Transcript
@@ -19,11 +21,12 @@ from harness.spec.trial import TrialConfig
 
 @dataclass
 class Evaluated:
-    """What was decoded at a rung, and whether the supervisor broke it off because the trial had lost."""
+    """What was found at a rung, the loss a mean over label tokens; `lost` where the supervisor broke it off."""
 
     rows: list[int]
     transcripts: list[Transcript] = field(default_factory=list)
     errors: list[int] = field(default_factory=list)
+    loss: float = math.nan
     lost: bool = False
 
 
@@ -33,7 +36,7 @@ def rung_rows(rows: Sequence[int], judging: Judging, last: bool) -> list[int]:
     return order if last else order[: judging.rung_utterances]
 
 
-def decode(
+def listened(
     model: nn.Module,
     bench: Bench,
     config: TrialConfig,
@@ -42,19 +45,28 @@ def decode(
     index: int,
     found: Evaluated,
     clock: Clock,
+    source: Source,
+    texts: bool,
 ) -> Generator[Partial, bool | None, None]:
-    """Decode the rows of `found`, chunk by chunk where the supervisor may break off; the clock stands still then."""
-    decoded: dict[int, Transcript] = {}
-    rows, decoding = found.rows, decoding_of(bench, config)
-    for chunk in chunks(rows, judging.chunk or len(rows)):
-        new = transcribe(model, bench.base, bench.speech, chunk, decoding, accelerator)
-        decoded |= zip(chunk, new, strict=True)
-        found.errors += errors_of(bench, new)
-        if len(decoded) < len(rows):
+    """Evaluate the rows of `found`; decoding them goes chunk by chunk where the supervisor may break off.
+
+    The clock stands still while it is asked.
+    """
+    heard = dict[int, Heard]()
+    rows, decoding, speech = found.rows, decoding_of(bench, config), bench.speech
+    for chunk in chunks(rows, (texts and judging.chunk) or len(rows)):
+        new = listen(model, bench.base, speech, chunk, decoding, accelerator, source, bench.labels, texts)
+        heard |= new
+        if texts:
+            found.errors += errors_of(bench, [transcript(speech, row, new[row]) for row in chunk])
+        if len(heard) < len(rows):
             clock.stop()
             found.lost = not (yield Partial(index=index, errors=tuple(found.errors)))
             clock.start()
         if found.lost:
-            found.rows = rows[: len(decoded)]
             break
-    found.transcripts = [decoded[row] for row in sorted(decoded)]
+    found.rows = sorted(heard)
+    found.transcripts = [transcript(speech, row, heard[row]) for row in found.rows if texts]
+    # Summed exactly, whatever the order: a loss does not depend on how the rows were cut into chunks.
+    tokens = sum(len(bench.labels[row]) - 1 for row in found.rows)
+    found.loss = math.fsum(heard[row].loss or 0.0 for row in found.rows) / tokens

@@ -27,6 +27,11 @@ class Dimensions:
     max_target_positions: int = 448
 
 
+def dimensions_of(config: object) -> Dimensions:
+    """The sizes that a WhisperConfig names."""
+    return Dimensions(**{name: int(getattr(config, name)) for name in Dimensions.__dataclass_fields__})
+
+
 def _official(
     d_model: int, encoder_layers: int, decoder_layers: int, vocab_size: int = 51865, mels: int = 80
 ) -> Dimensions:
@@ -118,6 +123,17 @@ def adapted(dims: Dimensions, config: TrialConfig) -> Iterator[Adapted]:
                     yield Adapted(half, width, width, module != "k_proj")
                     if half == "decoder":
                         yield Adapted(half, width, width, module != "k_proj", module in ("k_proj", "v_proj"))
+
+
+def frozen_layers(dims: Dimensions, config: TrialConfig) -> int:
+    """How many layers of the encoder lie before the first trained parameter, all where only the decoder is trained."""
+    if config.method in ("none", "frozen_encoder"):
+        return dims.encoder_layers
+    if config.method == "full" or config.bias == "all":
+        return 0
+    if config.scope == "decoder":
+        return dims.encoder_layers
+    return min(min(config.layers_to_transform or (0,)), dims.encoder_layers)
 
 
 def _all_biases(dims: Dimensions) -> int:

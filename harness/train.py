@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from harness.data.batches import IGNORED, Batch, Step
 from harness.meter import Clock
+from harness.model.encoder import entered_at
 from harness.spec.budget import Budget
 
 FIRST_STEPS = 2  # timed apart
@@ -123,13 +124,23 @@ def _position(budget: Budget, step: int, clock: Clock, accelerator: Accelerator)
 
 def token_loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy summed over the label tokens of a batch."""
-    logits = model(
-        input_features=batch.input_features, decoder_input_ids=batch.decoder_input_ids, use_cache=False
-    ).logits
+    return _cross_entropy(model, batch, "sum", label_smoothing)
+
+
+def utterance_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy summed over the label tokens of each utterance: (clips,)."""
+    return _cross_entropy(model, batch, "none").view(batch.labels.shape).sum(dim=1)
+
+
+def _cross_entropy(model: nn.Module, batch: Batch, reduction: str, label_smoothing: float = 0.0) -> Tensor:
+    with entered_at(model, batch.depth):
+        logits = model(
+            input_features=batch.input_features, decoder_input_ids=batch.decoder_input_ids, use_cache=False
+        ).logits
     return cross_entropy(
         logits.float().flatten(0, 1),
         batch.labels.flatten(),
         ignore_index=IGNORED,
-        reduction="sum",
+        reduction=reduction,
         label_smoothing=label_smoothing,
     )

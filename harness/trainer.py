@@ -31,6 +31,7 @@ from harness.meter import Clock, environment
 from harness.model.base import Base, load_base
 from harness.model.method import detach, load_trained
 from harness.model.regularize import shaped
+from harness.prefix import source
 from harness.processes import die_with_parent, rank, world_size
 from harness.record import write_transcripts
 from harness.spec.messages import (
@@ -117,7 +118,7 @@ def open_bench(
     speech = prepare_speech(order, base.processor, base.model.config.max_target_positions, say)
     if rank() == 0 and world_size() > 1:
         torch.distributed.barrier()
-    return make_bench(base, speech, order.task)
+    return make_bench(base, speech, order.task, Path(order.cache_dir) / "prefixes" if order.encoder_cache else None)
 
 
 def prepare_only(order: Open, say: Callable[[str], None]) -> Speech:
@@ -210,8 +211,11 @@ def do_transcribe(bench: Bench, order: Transcribe) -> Transcribed:
     accelerator = make_accelerator("fp32", base.device)
     rows, rtfx, latency = speech.rows(order.split), None, None
     decoding = decoding_of(bench, order.config)
+    prefix = bench.prefixes.of(base, order.config, "fp32")
     with decodable(base, order) as model:
-        transcripts = transcribe(model, base, speech, rows, decoding, accelerator)
+        if prefix is not None:
+            prefix.fill(rows, base, decoding.batch_size, accelerator)
+        transcripts = transcribe(model, base, speech, rows, decoding, accelerator, source(prefix, speech, base))
         if order.speed_passes:
             timed = by_length(speech, rows)[:: max(1, len(rows) // order.speed_clips)][: order.speed_clips]
             clips = [speech.samples(speech.utterances[row]) for row in timed]

@@ -12,13 +12,13 @@ from harness import checkpoint
 from harness.bench import Bench, make_accelerator, score_split
 from harness.checkpoint import Checkpoint, Standing, Trained
 from harness.cost import measured
-from harness.evaluate import validation_loss
-from harness.feed import feed
-from harness.judge import Evaluated, decode, rung_rows
+from harness.feed import feed, rows_met
+from harness.judge import Evaluated, listened, rung_rows
 from harness.meter import Clock, Peaks, is_out_of_memory, is_poisoned, reset_peak_memory
 from harness.model.method import attach, count_parameters, detach, save
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
 from harness.model.regularize import shaped
+from harness.prefix import Prefix, source, trains_on
 from harness.record import write_transcripts
 from harness.spec.messages import Finished, Partial, Report, Train
 from harness.spec.result import OUT_OF_MEMORY, Rung, State, Transcript, TrialResult
@@ -79,6 +79,8 @@ class Run:
     peaks: Peaks = field(init=False)
     trained: Trained | None = None
     resumed: Checkpoint | None = None
+    prefix: Prefix | None = None
+    prefix_seconds: float = 0.0
 
     def carry_out(self) -> Generator[Conversed, bool | None, TrialResult]:
         """Prepare, train, evaluate, store, and put the base back."""
@@ -91,10 +93,12 @@ class Run:
             checkpoint.adopt(Path(self.order.resume), attempt / "checkpoint")
         self.accelerator.wait_for_everyone()
         self._recall(checkpoint.load(attempt / "checkpoint", self.accelerator))
+        self.prefix = self.bench.prefixes.of(base, self.config, self.config.precision)
         self.model = attach(base, self.config)
         try:
             self.parameters = count_parameters(self.model)
             with shaped(base, self.config):
+                self._fill()
                 state, reason = yield from self._climb()
             self.peaks.enter(None)
             stored = self.config.method != "none" and state == "complete" and self.accelerator.is_main_process
@@ -103,11 +107,32 @@ class Run:
             detach(base, self.model)
         if self.accelerator.is_main_process:
             write_transcripts(attempt / "transcripts.jsonl", self.transcripts)
+        trained_on = self.prefix if self.trained is not None and trains_on(self.prefix, self.config) else None
+        cached = trained_on.depth if trained_on else 0
         share = None if self.trained is None else eight_bit_share(self.trained.optimizer)
         cost = measured(
-            self.bench, self.config, self.progress, self.rungs, self.evaluation, self.peaks, self.parameters
-        ).model_copy(update={"adapter_bytes": weights, "optimizer_8bit_share": share, "processes": self.processes})
+            self.bench, self.config, self.progress, self.rungs, self.evaluation, self.peaks, self.parameters, cached
+        ).model_copy(
+            update={
+                "adapter_bytes": weights,
+                "optimizer_8bit_share": share,
+                "processes": self.processes,
+                "prefix_seconds": self.prefix_seconds,
+            }
+        )
         return TrialResult(state=state, reason=reason, rungs=tuple(self.rungs), cost=cost)
+
+    def _fill(self) -> None:
+        """Have what the frozen layers make of all rows that this trial will meet; the dice stay as they were."""
+        if self.prefix is None:
+            return
+        rows, clock = self.bench.speech.rows("validation"), Clock(self.accelerator.device)
+        if self.config.method != "none" and trains_on(self.prefix, self.config):
+            rows = rows + rows_met(self.bench, self.config, self.order, self.processes)
+        clock.start()
+        self.prefix.fill(rows, self.bench.base, self.bench.decoding.batch_size, self.accelerator)
+        clock.stop()
+        self.prefix_seconds = clock.seconds
 
     def _recall(self, found: Checkpoint | None) -> None:
         """Take up where an earlier try, or an earlier attempt, stood; the weights follow once they are attached."""
@@ -179,6 +204,7 @@ class Run:
             processes=self.processes,
             skip=self.progress.step,
             longest_first=self.order.longest_first,
+            prefix=self.prefix if trains_on(self.prefix, config) else None,
         )
         self.peaks.enter("train")
         try:
@@ -206,12 +232,10 @@ class Run:
         self.peaks.enter("evaluation")
         clock = Clock(self.accelerator.device)
         clock.start()
-        if index == last or judging.judge == "wer":
-            yield from decode(self.model, bench, self.config, self.accelerator, judging, index, found, clock)
-        # In the split's order: the loss is a sum of floats, and transcripts of a whole split stand in its order.
-        rows = sorted(found.rows)
-        loss = validation_loss(
-            self.model, bench.base, bench.speech, bench.labels, rows, bench.decoding, bench.pad, self.accelerator
+        texts = index == last or judging.judge == "wer"
+        heard_from = source(self.prefix, bench.speech, bench.base)
+        yield from listened(
+            self.model, bench, self.config, self.accelerator, judging, index, found, clock, heard_from, texts
         )
         scores = score_split(bench, found.transcripts) if found.transcripts else None
         clock.stop()
@@ -224,7 +248,7 @@ class Run:
                 step=progress.step,
                 examples=progress.examples,
                 train_loss=progress.loss if progress.step else None,
-                loss=loss,
+                loss=found.loss,
                 scores=scores,
                 train_seconds=progress.seconds,
                 evaluation_seconds=clock.seconds,

@@ -9,8 +9,7 @@ from test_conformance import FULL, LORA
 from test_trial import seen
 
 from harness import trial
-from harness.cost import dimensions_of
-from harness.parameters import count
+from harness.parameters import count, dimensions_of
 from harness.spec.budget import Budget
 from harness.spec.messages import Train
 from harness.spec.trial import TrialConfig
@@ -75,7 +74,7 @@ def test_an_adapter_s_checkpoint_holds_no_base(bench, lora, tmp_path):
     conduct(bench, lora, tmp_path / "t", stop_after=0)
     files = {path.name: path.stat().st_size for path in (tmp_path / "t" / "kept").iterdir()}
     assert set(files) == {"rungs.json", "state-1.0.pt", "transcripts-1.jsonl", "weights-1.safetensors"}
-    trainable, total = count(dimensions_of(bench), lora)
+    trainable, total = count(dimensions_of(bench.base.model.config), lora)
     assert 4 * trainable < files["weights-1.safetensors"] < 4.5 * trainable < 0.1 * 4 * total
     torch.load(tmp_path / "t" / "kept" / "state-1.0.pt", weights_only=True)
 

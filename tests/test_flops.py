@@ -6,11 +6,10 @@ from test_conformance import FULL, LORA
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.cost import dimensions_of
 from harness.data.batches import collate
 from harness.flops import training_flops
 from harness.model.method import attach, detach
-from harness.parameters import OFFICIAL
+from harness.parameters import OFFICIAL, dimensions_of
 from harness.spec.trial import TrialConfig
 from harness.train import token_loss
 
@@ -47,7 +46,9 @@ def counted(bench, config):
 def test_the_formula_is_within_five_percent_of_what_torch_counts(bench, fields):
     config = TrialConfig.model_validate(fields)
     flops, examples, tokens = counted(bench, config)
-    assert training_flops(dimensions_of(bench), config, examples, tokens) == pytest.approx(flops, rel=0.05)
+    assert training_flops(dimensions_of(bench.base.model.config), config, examples, tokens) == pytest.approx(
+        flops, rel=0.05
+    )
 
 
 @pytest.mark.parametrize("size, both, decoder", [("tiny", 102, 50), ("base", 234, 113), ("small", 896, 433)])

@@ -144,16 +144,15 @@ def test_chunks_keep_every_item():
 
 def test_an_unforced_language_is_left_to_the_model(bench, monkeypatch):
     from harness.bench import decoding_of, make_accelerator
-    from harness.evaluate import generate
 
     told = []
     whisper = bench.base.model
     plain = whisper.generate
     monkeypatch.setattr(whisper, "generate", lambda *a, **k: told.append(k["language"]) or plain(*a, **k))
-    accelerator, mel = make_accelerator("fp32", bench.base.device), bench.speech.features[:2]
+    accelerator, rows = make_accelerator("fp32", bench.base.device), bench.speech.rows("test")[:2]
     for forced in (True, False):
         decoding = decoding_of(bench, TrialConfig(method="none", forced_language=forced))
-        assert len(generate(whisper, bench.base, mel, ["en", "en"], decoding, accelerator)) == 2
+        assert len(transcribe(whisper, bench.base, bench.speech, rows, decoding, accelerator)) == 2
     assert told == [["en", "en"], None]
     assert decoding.described()["strategy"] == "greedy, language detected"
 

@@ -4,7 +4,7 @@ import itertools
 import queue
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -22,20 +22,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Batch:
-    """input_features (clips, mel bins, frames) fp32; decoder_input_ids and labels (clips, tokens), -100 is no label."""
+    """input_features (clips, mel bins, frames) fp32; decoder_input_ids and labels (clips, tokens), -100 is no label.
+
+    With a `depth` the features are what so many layers of the encoder made of them: (clips, positions, width).
+    """
 
     input_features: Tensor
     decoder_input_ids: Tensor
     labels: Tensor
+    depth: int | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; from pinned memory the copy runs beside the computation."""
-        parts = (self.input_features, self.decoder_input_ids, self.labels)
-        return Batch(*(t.to(device, non_blocking=t.is_pinned()) for t in parts))
+        return self._with(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
 
     def pinned(self) -> "Batch":
         """The same batch in page-locked memory, from which a GPU copies by itself."""
-        return Batch(*(t.pin_memory() for t in (self.input_features, self.decoder_input_ids, self.labels)))
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(change(self.input_features), change(self.decoder_input_ids), change(self.labels), self.depth)
 
     @property
     def label_tokens(self) -> int:
@@ -69,14 +75,18 @@ def collate(
     pad: int,
     frames: int | None = None,
 ) -> Batch:
-    """Gather rows, cut to `frames`, and pad their labels; the decoder sees each token and predicts the next."""
-    length = max(len(labels[row]) for row in rows)
-    ids = torch.full((len(rows), length), IGNORED)
-    for place, row in enumerate(rows):
-        ids[place, : len(labels[row])] = torch.tensor(labels[row])
+    """Gather rows, cut to `frames`, with their labels."""
     mel = torch.from_numpy(np.asarray(features[np.asarray(rows), :, :frames], dtype=np.float32))
-    inputs, targets = ids[:, :-1], ids[:, 1:].contiguous()
-    return Batch(mel, inputs.masked_fill(inputs == IGNORED, pad), targets)
+    return labelled(mel, [labels[row] for row in rows], pad)
+
+
+def labelled(inputs: Tensor, labels: Sequence[list[int]], pad: int, depth: int | None = None) -> Batch:
+    """A batch of what the encoder takes and its labels, padded; the decoder sees each token and predicts the next."""
+    ids = torch.full((len(labels), max(map(len, labels))), IGNORED)
+    for place, own in enumerate(labels):
+        ids[place, : len(own)] = torch.tensor(own)
+    seen, targets = ids[:, :-1], ids[:, 1:].contiguous()
+    return Batch(inputs, seen.masked_fill(seen == IGNORED, pad), targets, depth)
 
 
 def example_order(rows: Sequence[int], seed: int) -> Iterator[int]:

@@ -13,9 +13,8 @@ from transformers import WhisperForConditionalGeneration
 from harness.bench import Bench, make_accelerator
 from harness.data.batches import chunks
 from harness.errors import UserError
-from harness.evaluate import generate
+from harness.evaluate import transcribe
 from harness.model.method import detach, load_trained
-from harness.model.regularize import window_frames
 from harness.spec.trial import TrialConfig
 
 Texts = list[str]
@@ -42,12 +41,7 @@ def by_transformers(bench: Bench, model: torch.nn.Module, rows: Sequence[int]) -
     """By a model of transformers: one that is resident, or loaded from a published folder."""
     decoding = replace(bench.decoding, batch_size=BATCH)
     accelerator = make_accelerator("fp32", bench.base.device)
-    texts: Texts = []
-    for batch in chunks(list(rows), BATCH):
-        languages = [bench.speech.utterances[row].language for row in batch]
-        mel = bench.speech.features[batch][:, :, : window_frames(bench.base)]
-        texts += [heard.text for heard in generate(model, bench.base, mel, languages, decoding, accelerator)]
-    return texts
+    return [found.hypothesis for found in transcribe(model, bench.base, bench.speech, rows, decoding, accelerator)]
 
 
 def by_adapter(bench: Bench, config: TrialConfig, folder: Path, rows: Sequence[int]) -> Texts:

@@ -22,6 +22,7 @@ class Open(Spec):
     task: Task
     cache_dir: str
     seed: int
+    encoder_cache: bool = Field(True, description="keep what frozen layers of the encoder make of each utterance")
     prepare_only: bool = Field(False, description="only prepare: of the model its processor is read, no weights")
 
 

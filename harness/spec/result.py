@@ -88,6 +88,12 @@ class Cost(Spec):
     train_joules: float | None = Field(None, description="energy of the GPU while training, where NVML counts it")
     evaluation_joules: float | None = None
     train_flops: float | None = Field(None, description="model FLOPs of the training, by harness.flops")
+    cached_encoder_layers: int = Field(
+        0, description="layers of the frozen encoder whose results training took from the cache, not in train_flops"
+    )
+    prefix_seconds: float = Field(
+        0.0, description="filling that cache with what was missing, for this trial and those after it; in no other time"
+    )
     processes: int = Field(1, description="data-parallel processes of the trial")
     per_device_train_batch_size: int | None = Field(None, description="as run, after auto_micro_batch")
     gradient_accumulation_steps: int | None = None

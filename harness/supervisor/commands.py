@@ -15,7 +15,6 @@ from harness.errors import UserError
 from harness.launch import Trainer, TrainerDiedError
 from harness.parameters import count, dimensions
 from harness.record import open_study, studies, write_json
-from harness.spec.messages import Open
 from harness.spec.result import Record
 from harness.spec.trial import TrialConfig
 from harness.supervisor.display import Terminal, print_data, settings
@@ -38,6 +37,7 @@ def plan_of(options: Namespace) -> Plan:
         cache_dir=options.cache_dir or CACHE_DIR,
         keep=options.keep,
         processes=options.processes,
+        encoder_cache=options.encoder_cache,
         place=place_of(options),
         override=overrides(options),
         goals=goals(options),
@@ -126,7 +126,7 @@ def status(options: Namespace) -> int:
 def prepare_only(options: Namespace) -> int:
     """Prepare the data and nothing else: on a machine without a GPU, for one that shares or is given the cache."""
     plan, console = plan_of(options), Console(soft_wrap=True)
-    order = Open(model=plan.model, task=plan.task, cache_dir=str(plan.cache_dir), seed=plan.seed, prepare_only=True)
+    order = plan.opening().model_copy(update={"prepare_only": True})
     try:
         with Trainer(order, plan.folder.path / "trainer.log", say=lambda text: print(text, flush=True)) as trainer:
             report = trainer.ready.data

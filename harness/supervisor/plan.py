@@ -14,6 +14,7 @@ from harness import catalog
 from harness.errors import UserError
 from harness.parameters import Dimensions, dimensions
 from harness.record import StudyFolder, write_json
+from harness.spec.messages import Open
 from harness.spec.recipe import Recipe
 from harness.spec.space import SearchSpace
 from harness.spec.task import Task
@@ -71,6 +72,7 @@ class Plan:
     cache_dir: Path
     keep: int = KEEP
     processes: int = 1
+    encoder_cache: bool = True
     place: Place = Place()
     goals: Goals = field(default_factory=lambda: Goals())
 
@@ -78,6 +80,16 @@ class Plan:
     def folder(self) -> StudyFolder:
         """Where the study lives."""
         return StudyFolder(self.results / self.study)
+
+    def opening(self) -> Open:
+        """What a trainer of this study is told first."""
+        return Open(
+            model=self.model,
+            task=self.task,
+            cache_dir=str(self.cache_dir),
+            seed=self.seed,
+            encoder_cache=self.encoder_cache,
+        )
 
     def identity(self) -> dict[str, Any]:
         """What must not change in the life of a study, free of paths, so that results can be moved."""
@@ -104,6 +116,7 @@ def make_plan(
     cache_dir: Path = CACHE_DIR,
     keep: int = KEEP,
     processes: int = 1,
+    encoder_cache: bool = True,
     place: Place | None = None,
     override: Mapping[str, Any] | None = None,
     goals: Goals | None = None,
@@ -138,6 +151,7 @@ def make_plan(
         cache_dir=cache_dir,
         keep=keep,
         processes=processes,
+        encoder_cache=encoder_cache,
         place=place or Place(),
         goals=goals or Goals(),
     )

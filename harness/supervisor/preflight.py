@@ -11,7 +11,7 @@ from rich.table import Table
 from harness.errors import UserError
 from harness.launch import Trainer, TrainerDiedError
 from harness.spec.budget import Budget
-from harness.spec.messages import Decide, Failed, Finished, Open, Report, Train
+from harness.spec.messages import Decide, Failed, Finished, Report, Train
 from harness.spec.result import Cost, Rung
 from harness.spec.space import SearchSpace
 from harness.spec.trial import TrialConfig
@@ -99,10 +99,9 @@ def preflight(plan: Plan, price: float | None, deadline: float | None, console: 
     Raises:
         UserError: where the space, or a baseline, does not fit into memory, or the data cannot be used.
     """
-    order = Open(model=plan.model, task=plan.task, cache_dir=str(plan.cache_dir), seed=plan.seed)
     log = plan.folder.path / "preflight.log"
     try:
-        with Trainer(order, log, say=lambda text: console.print(text), processes=plan.processes) as trainer:
+        with Trainer(plan.opening(), log, say=lambda text: console.print(text), processes=plan.processes) as trainer:
             budget = plan.space.budget.resolved(trainer.ready.data["splits"]["train"]["utterances"])
             device = trainer.ready.device
             _refuse(plan, budget, device)

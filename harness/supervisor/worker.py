@@ -23,7 +23,7 @@ from harness.record import (
 )
 from harness.spec.budget import Budget
 from harness.spec.judging import Judging
-from harness.spec.messages import Decide, Failed, Finished, Open, Partial, Ready, Report, Train
+from harness.spec.messages import Decide, Failed, Finished, Partial, Ready, Report, Train
 from harness.spec.result import OUT_OF_MEMORY, Record, Rung, TrialResult
 from harness.supervisor.display import Terminal
 from harness.supervisor.plan import Plan
@@ -197,11 +197,10 @@ class Worker:
         """The trainer that is up, or a new one."""
         if self._trainer is None:
             plan = self.plan
-            order = Open(model=plan.model, task=plan.task, cache_dir=str(plan.cache_dir), seed=plan.seed)
             self.display.preparing()
             try:
                 self._trainer = Trainer(
-                    order, self._log, self._threads, self.display.say, self._gpu, processes=plan.processes
+                    plan.opening(), self._log, self._threads, self.display.say, self._gpu, processes=plan.processes
                 )
             except TrainerDiedError as error:
                 raise UserError(str(error)) from None

@@ -1,0 +1,192 @@
+"""What frozen layers make is computed once, for every trial that shares it, and changes no bit of any result."""
+
+import json
+from collections import namedtuple
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_trial import FULL, run, seen
+
+from harness import prefix
+from harness.bench import make_accelerator
+from harness.evaluate import transcribe
+from harness.model import encoder
+from harness.model.base import load_base
+from harness.prefix import Prefixes, trains_on
+from harness.record import read_transcripts
+from harness.spec.trial import TrialConfig
+
+CPU = torch.device("cpu")
+WAYS = {
+    "decoder only": {"scope": "decoder"},
+    "the encoder's last layer": {"layers_to_transform": (3,)},
+    "biases beside the matrices": {"scope": "decoder", "bias": "lora_only"},
+    "in bf16": {"scope": "decoder", "precision": "bf16"},
+    "a shorter window": {"scope": "decoder", "encoder_window_seconds": 2.4},
+}
+
+
+@pytest.fixture
+def kept(bench, tmp_path):
+    """The bench with a cache of its own."""
+    return replace(bench, prefixes=Prefixes(bench.speech, tmp_path / "prefixes"))
+
+
+@pytest.fixture
+def bare(bench):
+    """The bench without one."""
+    return replace(bench, prefixes=Prefixes(bench.speech, None))
+
+
+def changed(config, **fields):
+    return TrialConfig.model_validate(config.model_dump() | fields)
+
+
+@pytest.mark.parametrize("fields", WAYS.values(), ids=WAYS.keys())
+def test_a_cached_trial_equals_one_without_the_cache(kept, bare, lora, tmp_path, fields):
+    config = changed(lora, **fields)
+    without, cached = run(bare, config, tmp_path / "without"), run(kept, config, tmp_path / "with")
+    assert cached.cost.cached_encoder_layers > 0 == without.cost.cached_encoder_layers
+    assert cached.cost.train_flops < 0.9 * without.cost.train_flops
+    assert cached.rungs[1].train_loss < 0.8 * cached.rungs[0].train_loss
+    if config.precision == "bf16":  # the states are stored in bf16, and rounded once more by the adapters' dropout
+        losses = [[rung.loss for rung in result.rungs] for result in (cached, without)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.01)
+        return
+    assert seen(cached) == seen(without)
+    texts = [read_transcripts(tmp_path / name / "transcripts.jsonl") for name in ("with", "without")]
+    assert texts[0] == texts[1]
+
+
+def test_frozen_encoder_fine_tuning_takes_it_too(kept, bare, tmp_path):
+    config = changed(FULL, method="frozen_encoder")
+    without, cached = run(bare, config, tmp_path / "without"), run(kept, config, tmp_path / "with")
+    assert cached.cost.cached_encoder_layers == 4 and seen(cached) == seen(without)
+
+
+def test_states_of_another_utterance_would_be_noticed(kept, bare, lora, tmp_path):
+    config = changed(lora, scope="decoder")
+    run(kept, config, tmp_path / "filling")
+    states = kept.prefixes.of(kept.base, config, "fp32").states
+    row = kept.speech.rows("train")[0]
+    states[row] = states[kept.speech.rows("train")[1]]
+    assert seen(run(kept, config, tmp_path / "wrong")) != seen(run(bare, config, tmp_path / "right"))
+
+
+def test_the_second_trial_and_the_second_process_compute_nothing(kept, lora, tmp_path, monkeypatch):
+    config = changed(lora, scope="decoder")
+    first = run(kept, config, tmp_path / "first")
+    monkeypatch.setattr(prefix, "leading", lambda *_: pytest.fail("computed again"))
+    second = run(kept, changed(config, r=4), tmp_path / "second")
+    assert first.cost.prefix_seconds > second.cost.prefix_seconds
+    opened = replace(kept, prefixes=Prefixes(kept.speech, kept.prefixes.folder))  # as another process finds it
+    assert seen(run(opened, config, tmp_path / "third")) == seen(first)
+
+
+def test_an_interrupted_filling_goes_on(kept, lora, monkeypatch):
+    config = changed(lora, scope="decoder")
+    rows, accelerator = kept.speech.rows("train"), make_accelerator("fp32", CPU)
+    made, done = prefix.leading, []
+
+    def dying(*arguments):
+        done.append(1)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return made(*arguments)
+
+    monkeypatch.setattr(prefix, "PORTION", 16)
+    monkeypatch.setattr(prefix, "leading", dying)
+    with pytest.raises(KeyboardInterrupt):
+        kept.prefixes.of(kept.base, config, "fp32").fill(rows, kept.base, 8, accelerator)
+    again = Prefixes(kept.speech, kept.prefixes.folder).of(kept.base, config, "fp32")
+    left = again.fill(rows, kept.base, 8, accelerator)
+    assert 0 < left < len(rows) and again.filled[rows].all()
+    fresh = Prefixes(kept.speech, kept.prefixes.folder.with_name("fresh")).of(kept.base, config, "fp32")
+    fresh.fill(rows, kept.base, 32, accelerator)
+    assert torch.equal(again.take(rows), fresh.take(rows))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"dropout": 0.1}, {"attention_dropout": 0.1}, {"activation_dropout": 0.1}, {"mask_time_prob": 0.05}, {"augmentation": "noisy"}],
+    ids=lambda fields: next(iter(fields)),
+)  # fmt: skip
+def test_where_chance_acts_before_it_only_evaluation_takes_it(kept, bare, lora, tmp_path, fields):
+    config = changed(lora, scope="decoder", **fields)
+    assert not trains_on(kept.prefixes.of(kept.base, config, "fp32"), config)
+    cached, without = run(kept, config, tmp_path / "with"), run(bare, config, tmp_path / "without")
+    assert cached.cost.cached_encoder_layers == 0 and seen(cached) == seen(without)
+
+
+@pytest.mark.parametrize("fields", [{}, {"scope": "encoder"}, {"scope": "decoder", "bias": "all"}], ids=str)
+def test_what_trains_its_first_layer_has_none(kept, lora, fields):
+    assert kept.prefixes.of(kept.base, changed(lora, **fields), "fp32") is None
+    assert kept.prefixes.of(kept.base, FULL, "fp32") is None
+
+
+def test_other_weights_precisions_windows_and_depths_are_kept_apart(kept, lora):
+    folder, config = kept.prefixes.folder, changed(lora, scope="decoder")
+    configs = [config, changed(lora, layers_to_transform=(2,)), changed(config, encoder_window_seconds=2.0)]
+    for each in configs:
+        kept.prefixes.of(kept.base, each, "fp32")
+    kept.prefixes.of(kept.base, config, "bf16")
+    quantised = load_base("demo", CPU, "int8")
+    kept.prefixes.of(quantised, config, "fp32")
+    other = load_base("demo", CPU)
+    with torch.no_grad():
+        other.model.model.encoder.layers[0].fc1.weight[0, 0] += 1e-3
+    kept.prefixes.of(other, config, "fp32")
+    assert len(list(folder.glob("*/entry.json"))) == 6
+    kept.prefixes.of(load_base("demo", CPU), config, "fp32")
+    assert len(list(folder.glob("*/entry.json"))) == 6
+
+
+def test_a_full_disk_is_no_reason_to_stop(kept, lora, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prefix.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(2**20))
+    result = run(kept, changed(lora, scope="decoder"), tmp_path / "t")
+    assert result.state == "complete" and result.cost.cached_encoder_layers == 0
+    assert "no room" in capsys.readouterr().out
+
+
+def test_stored_half_precision_is_half_the_size(kept, lora):
+    config = changed(lora, scope="decoder")
+    whole, half = (kept.prefixes.of(kept.base, config, precision) for precision in ("fp32", "bf16"))
+    assert half.states.nbytes * 2 == whole.states.nbytes and half.take([0]).dtype == torch.bfloat16
+
+
+def test_leading_and_the_rest_are_the_encoder(bench):
+    features = torch.from_numpy(np.asarray(bench.speech.features[:2], dtype=np.float32))
+    whisper = bench.base.model
+    with torch.inference_mode():
+        whole = whisper.model.encoder(features).last_hidden_state
+        for depth in (1, 3, 4):
+            states = encoder.leading(whisper.model.encoder, features, depth)
+            with encoder.entered_at(whisper, depth):
+                assert torch.equal(whisper.model.encoder(states).last_hidden_state, whole)
+        assert torch.equal(whisper.model.encoder(features).last_hidden_state, whole), "as before"
+
+
+def test_transcripts_come_out_alike(kept):
+    base, rows, accelerator = kept.base, kept.speech.rows("test"), make_accelerator("fp32", CPU)
+    found = kept.prefixes.of(base, TrialConfig(method="none"), "fp32")
+    found.fill(rows, base, 8, accelerator)
+    plain = transcribe(base.model, base, kept.speech, rows, kept.decoding, accelerator)
+    assert transcribe(base.model, base, kept.speech, rows, kept.decoding, accelerator, found) == plain
+
+
+def test_the_option_switches_it_off_and_the_cache_lists_it(command, cache, small_space, tmp_path):
+    small_space.write_text(small_space.read_text().replace("fixed: {", "fixed: {scope: decoder, "))
+    found = {}
+    for name, options in (("with", []), ("without", ["--no-encoder-cache"])):
+        command(
+            "run_sweep.py", "--space", small_space, "--study", name, "--trials", "1", "--cache-dir", cache, *options
+        )
+        found[name] = json.loads((tmp_path / "results" / name / "trials" / "0" / "result.json").read_text())
+    assert [found[name]["cost"]["cached_encoder_layers"] for name in found] == [4, 0]
+    assert found["with"]["rungs"][-1]["scores"] == found["without"]["rungs"][-1]["scores"]
+    assert found["with"]["rungs"][-1]["loss"] == found["without"]["rungs"][-1]["loss"]
+    from harness.cache import entries
+
+    assert "encoder states" in {entry.kind for entry in entries(cache)}

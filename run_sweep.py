@@ -114,6 +114,13 @@ def search(options: argparse._ArgumentGroup) -> None:
         "--warm-start", nargs="+", metavar="STUDY|baselines", help="begin with these configurations, as far as they fit"
     )
     options.add_argument(
+        "--tune-baselines",
+        type=count,
+        metavar="N",
+        default=0,
+        help="search learning rate and warm-up of each trained baseline too, with N trials: the same tuning budget",
+    )
+    options.add_argument(
         "--confirm", type=count, metavar="K", default=0, help="run the best K and every trained baseline again"
     )
     options.add_argument(

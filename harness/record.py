@@ -40,6 +40,14 @@ class StudyFolder:
         """The folder of a baseline's record."""
         return self.path / "baselines" / name / str(seed)
 
+    def tuning(self, baseline: str, number: int) -> Path:
+        """The folder of the record of a trial of a baseline's own search."""
+        return self.path / "tuning" / baseline / str(number)
+
+    def replicate(self, first: Path, seed: int) -> Path:
+        """The folder of the record of a run with another seed; `first` is that of the run it repeats."""
+        return self.path / "replicates" / again_name(first) / str(seed)
+
     def attempt(self) -> Path:
         """A fresh folder for a trainer to write into; it becomes a record's folder when the run has ended."""
         folder = self.path / "attempts" / uuid.uuid4().hex[:12]
@@ -57,12 +65,13 @@ class StudyFolder:
         return folder.relative_to(self.path).as_posix()
 
     def records(self, known: Container[str] = ()) -> Iterator[tuple[Path, Record]]:
-        """All finished runs but those known by their key: baselines, trials in order of number, then replicates."""
-        trials = sorted(self.path.glob("trials/*/result.json"), key=lambda path: int(path.parent.name))
-        others = [sorted(self.path.glob(f"{kind}/*/*/result.json")) for kind in ("baselines", "replicates")]
-        for path in [*others[0], *trials, *others[1]]:
-            if self.key(path.parent) not in known:
-                yield path.parent, read_record(path.parent)
+        """All finished runs but those known by their key: baselines, those tuned, trials by number, then replicates."""
+        places = ("baselines/*/*", "tuning/*/*", "trials/*", "replicates/*/*")
+        for place in places:
+            found = self.path.glob(f"{place}/result.json")
+            for path in sorted(found, key=lambda path: (path.parent.parent, int(path.parent.name))):
+                if self.key(path.parent) not in known:
+                    yield path.parent, read_record(path.parent)
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,18 @@ class Run:
         """The run that left a record."""
         who = (record.kind, record.name, record.config, record.seed, folder, record.number)
         return cls(*who, record.notes, record.budget)
+
+
+def is_searched(run: Run | Record) -> bool:
+    """Whether a run is one of a search's, which keeps the weights of its best alone."""
+    return run.kind == "trial" or (run.kind == "recipe" and run.number is not None)
+
+
+def again_name(first: Path) -> str:
+    """What a run that is run again is called: a trial's number, a baseline's name, or tutorial-tuned-3."""
+    if first.parent.name == "trials":
+        return first.name
+    return f"{first.parent.name}-tuned-{first.name}" if first.parts[-3] == "tuning" else first.parent.name
 
 
 def open_study(results: Path, name: str) -> StudyFolder:

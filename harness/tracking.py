@@ -22,7 +22,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from harness.record import Run, StudyFolder
+from harness.record import Run, StudyFolder, is_searched
 from harness.spec.result import Record, Rung
 
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
@@ -148,8 +148,8 @@ class Mirror:
         self._client.set_terminated(run_id, status=STATUS[record.state])
 
     def _attach(self, run: Run, run_id: str) -> None:
-        """A record's files; of trials not the weights, for those of most are removed again."""
-        skipped = ("checkpoint", "weights") if run.kind == "trial" else ("checkpoint",)
+        """A record's files; of a search's trials not the weights, for those of most are removed again."""
+        skipped = ("checkpoint", "weights") if is_searched(run) else ("checkpoint",)
         files = [path for path in run.folder.rglob("*") if path.is_file()]
         files = [path for path in files if path.relative_to(run.folder).parts[0] not in skipped]
         if self.uri is None:

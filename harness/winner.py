@@ -16,6 +16,7 @@ from harness.model.method import detach, load_trained
 from harness.model.regularize import shaped
 from harness.record import StudyFolder, open_study
 from harness.spec.result import Record
+from harness.tuned import tuned_baselines
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,16 @@ def find_winner(results: Path, study: str, trial: int | None = None, baseline: s
         UserError: if it does not exist, was not completed, was not trained, or its weights were not kept.
     """
     folder = open_study(results, study)
+    stored = list(folder.records())
     trained = [
         (path, record)
-        for path, record in folder.records()
+        for path, record in stored
         if record.state == "complete" and record.kind in ("trial", "recipe") and record.scores is not None
     ]
     wanted = f"trial {trial}" if trial is not None else baseline
     if wanted is not None:
         named = {record.name: (path, record) for path, record in trained}
+        named |= {held.name: held.best for held in tuned_baselines(stored)}
         if wanted not in named:
             raise UserError(f"study {study!r} has no completed {wanted!r} that was trained; {nearest(wanted, named)}")
         chosen = named[wanted]

@@ -164,6 +164,8 @@ def _from_studies(
                 rtfx=about.get("rtfx"),
                 decoding=about.get("decoding"),
                 latency_seconds=about.get("latency_seconds"),
+                tuning=candidate.tuning,
+                notes=candidate.notes,
             )
         )
     return test, systems
@@ -240,7 +242,6 @@ def _judged(
         normalizer=scoring.shown,
         worst=worst_groups(groups),
         unmarked={s.name: scoring.unmarked_wer(test, s) for s in systems} if scoring.language == "ar" else {},
-        tuning={name: _tuning(held) for name, held in records.items()},
     )
     return Board(
         title=title,
@@ -279,8 +280,3 @@ def _base(against: list[str], references: list[System], systems: list[System], l
         return against[0]
     zero_shot = [system for system in references if system.kind == "zero_shot"]
     return (zero_shot or references or [lowest])[0].name
-
-
-def _tuning(records: Records) -> tuple[float, int]:
-    costs = [record.cost for _, record in records if record.kind == "trial"]
-    return sum(cost.train_seconds + cost.evaluation_seconds for cost in costs if cost), len(costs)

@@ -100,7 +100,6 @@ def leaderboard(
     normalizer: str,
     worst: dict[str, GroupRow],
     unmarked: dict[str, float],
-    tuning: dict[str, tuple[float, int]],
 ) -> list[Row]:
     """Rank by the judge's metric; equals by name.
 
@@ -114,7 +113,6 @@ def leaderboard(
         normalizer: name and version.
         worst: each system's worst group.
         unmarked: each system's WER without marks (tashkeel), where that is asked for.
-        tuning: seconds and number of trials of each study's search, by study.
     """
     against = {c.reference: turned(c) for c in comparisons if c.system == reference}
     against |= {c.system: c for c in comparisons if c.reference == reference}
@@ -132,8 +130,7 @@ def leaderboard(
         rate, validation = found[judge.metric], system.validation_wer
         seeds = list(system.rates(judge.metric).values())
         bad = worst.get(system.name)
-        is_tuned = system.record is not None and system.record.kind == "trial"
-        seconds, trials = tuning.get(system.study or "", (None, None)) if is_tuned else (None, None)
+        seconds, trials = system.tuning or (None, None)
         rows.append(
             Row.model_validate(
                 {
@@ -171,7 +168,7 @@ def leaderboard(
                     "decoding": described(system.decoding),
                     "commit": system.record.environment.get("commit") if system.record else None,
                     "study": system.study,
-                    "notes": "; ".join(system.record.notes) if system.record else "",
+                    "notes": "; ".join(system.notes),
                 }
             )
         )

@@ -9,6 +9,8 @@ from harness.compare.captions import captions
 from harness.compare.escape import markdown
 from harness.compare.systems import Records
 from harness.record import StudyFolder
+from harness.supervisor.tuning import AROUND
+from harness.tuned import tuned_baselines
 
 
 def reproducibility(board: Board) -> str:
@@ -43,6 +45,9 @@ def _study(folder: StudyFolder, records: Records) -> list[str]:
     parts += [f"| {markdown(name)} | {markdown(_distribution(d))} |" for name, d in space["sampled"].items()]
     fixed = {name: value for name, value in space["fixed"].items() if value is not None}
     parts += [f"| {markdown(name)} | fixed: {markdown(str(value))} |" for name, value in fixed.items()]
+    if searches := tuned_baselines(records):
+        names = ", ".join(markdown(f"{held.baseline} ({held.trials} trials)") for held in searches)
+        parts.append(f"\nBaselines with a search of their own, {AROUND}: {names}")
     parts += ["", *_compute(records), *_environments(records), *_data(folder, records)]
     return parts
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from harness.compare.counts import Counts
 from harness.errors import UserError
-from harness.record import StudyFolder
+from harness.record import StudyFolder, again_name, is_searched
 from harness.spec.result import Kind, Record
+from harness.tuned import tuned_baselines
 
 Metric = Literal["wer", "wer_raw", "cer"]
 Floats = npt.NDArray[np.float64]
@@ -39,6 +40,8 @@ class System:
     rtfx: float | None = None
     decoding: dict[str, Any] | None = None
     latency_seconds: float | None = None
+    tuning: tuple[float, int] | None = None  # seconds and trials of the search that it was chosen from
+    notes: tuple[str, ...] = ()
 
     @property
     def deterministic(self) -> bool:
@@ -91,13 +94,15 @@ class Candidate:
     name: str
     record: Record
     runs: tuple[tuple[Path, Record], ...]
+    tuning: tuple[float, int] | None = None
+    notes: tuple[str, ...] = ()
 
 
 Records = list[tuple[Path, Record]]
 
 
 def candidates(folder: StudyFolder, records: Records, top: int) -> list[Candidate]:
-    """Every completed baseline, the `top` trials on validation, and every trial that was run again.
+    """Every completed baseline, as it is and tuned, the `top` trials on validation, and every trial run again.
 
     Where a configuration was run again with fresh seeds, those runs are scored, and the run that was tuned, or that
     used the tuning seed, is left out.
@@ -113,20 +118,33 @@ def candidates(folder: StudyFolder, records: Records, top: int) -> list[Candidat
     for path, record in complete:
         if record.kind == "replicate":
             again[path.parent.name].append((path, record))
-        elif record.kind in ("zero_shot", "recipe"):
+        elif record.kind in ("zero_shot", "recipe") and not is_searched(record):
             first[record.name].append((path, record))
     trials = sorted(
         (item for item in complete if item[1].kind == "trial" and item[1].scores),
         key=lambda item: (item[1].scores.wer if item[1].scores else 0.0, item[1].number),
     )
     chosen = trials[:top] + [item for item in trials[top:] if str(item[1].number) in again]
-    found = [_candidate(folder, name, runs, again[name]) for name, runs in first.items()]
-    return found + [_candidate(folder, r.name, [(path, r)], again[str(r.number)]) for path, r in chosen]
+
+    def candidate(name: str, runs: Records, **about: Any) -> Candidate:
+        path, record = runs[0]
+        scored = sorted(again[again_name(path)] or runs, key=lambda item: item[1].seed)
+        return Candidate(folder, name, record, tuple(scored), **about)
+
+    search = _tuning(records)
+    return [
+        *(candidate(name, runs, notes=runs[0][1].notes) for name, runs in first.items()),
+        *(
+            candidate(t.name, [t.best], notes=(t.note, *t.best[1].notes), tuning=(t.seconds, t.trials))
+            for t in tuned_baselines(records)
+        ),
+        *(candidate(r.name, [(path, r)], notes=r.notes, tuning=search) for path, r in chosen),
+    ]
 
 
-def _candidate(folder: StudyFolder, name: str, runs: Records, again: Records) -> Candidate:
-    scored = sorted(again or runs, key=lambda item: item[1].seed)
-    return Candidate(folder, name, runs[0][1], tuple(scored))
+def _tuning(records: Records) -> tuple[float, int]:
+    costs = [record.cost for _, record in records if record.kind == "trial"]
+    return sum(cost.train_seconds + cost.evaluation_seconds for cost in costs if cost), len(costs)
 
 
 def best_on_validation(systems: list[System]) -> System | None:

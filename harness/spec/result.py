@@ -119,7 +119,7 @@ class Record(Spec):
     schema_version: Literal[1] = 1
     kind: Kind
     name: str
-    number: int | None = Field(None, description="the Optuna trial's number")
+    number: int | None = Field(None, description="the Optuna trial's number; of a baseline, which of its own search")
     seed: int
     state: State
     reason: str | None = None

@@ -14,12 +14,13 @@ from harness import catalog
 from harness.errors import UserError
 from harness.launch import Trainer, TrainerDiedError
 from harness.parameters import count, dimensions
-from harness.record import open_study, studies, write_json
+from harness.record import is_searched, open_study, studies, write_json
 from harness.spec.result import Record
 from harness.spec.trial import TrialConfig
 from harness.supervisor.display import Terminal, print_data, settings
 from harness.supervisor.plan import CACHE_DIR, STORAGE_VARIABLE, Goals, Place, Plan, make_plan
 from harness.supervisor.summary import summary
+from harness.tuned import tuned_baselines
 
 
 def plan_of(options: Namespace) -> Plan:
@@ -98,6 +99,7 @@ def goals(options: Namespace) -> Goals:
         gpu_hours=options.budget_gpu_hours,
         confirm=options.confirm,
         seeds=options.seeds,
+        tune_baselines=options.tune_baselines,
     )
 
 
@@ -179,14 +181,18 @@ def print_end(plan: Plan, best: Record | None, console: Console, ended: str | No
     else:
         console.print(f"best: {best.name}, validation WER {best.scores.wer:.1%}", style="bold", highlight=False)
         console.print(f"  {settings(best.config)}", highlight=False)
-    records = [record for _, record in plan.folder.records()]
+    stored = list(plan.folder.records())
+    records = [record for _, record in stored]
     for line in summary(plan.space, records, ended):
         console.print(line, highlight=False, markup=False)
     for record in records:
-        if record.kind in ("zero_shot", "recipe"):
+        if record.kind in ("zero_shot", "recipe") and not is_searched(record):
             wer = f"{record.scores.wer:.1%}" if record.scores else record.reason
             notes = f" ({'; '.join(record.notes)})" if record.notes else ""
             console.print(f"  {record.name}: {wer}{notes}", highlight=False)
+    for held in tuned_baselines(stored):
+        assert held.best[1].scores is not None
+        console.print(f"  {held.name}: {held.best[1].scores.wer:.1%} ({held.note})", highlight=False, markup=False)
     results = "" if plan.results == Path("results") else f" --results {plan.results}"
     console.print(f"compare on test: python compare.py --study {plan.study}{results}", highlight=False)
     console.print(f"open the runs:   make ui STUDY={plan.study}", highlight=False)

@@ -1,8 +1,10 @@
-"""Room on the disk: of the trials only the best keep their weights."""
+"""Room on the disk: of the trials of a search only the best keep their weights."""
 
 import shutil
 
+from harness.record import StudyFolder, is_searched
 from harness.supervisor.study import Study
+from harness.tuned import tuned_baselines
 
 
 def keep_best(study: Study, keep: int) -> None:
@@ -12,3 +14,11 @@ def keep_best(study: Study, keep: int) -> None:
     """
     for number in study.ranked()[keep:]:
         shutil.rmtree(study.folder.trial(number) / "weights", ignore_errors=True)
+
+
+def keep_best_tuned(folder: StudyFolder) -> None:
+    """Of each baseline's own search only the best keeps its weights, and the recipe's own run."""
+    for held in tuned_baselines(folder.records()):
+        for place, record in held.runs[1:]:
+            if is_searched(record):
+                shutil.rmtree(place / "weights", ignore_errors=True)

@@ -205,4 +205,7 @@ def _sum(plan: Plan, budget: Budget, forecasts: list[Forecast], kept: float | No
     """Hours of all trials, each as the heaviest, and of the baselines, which nobody stops."""
     trial, *baselines = forecasts
     hours = plan.trials * trial.hours(budget, plan.processes, kept)
-    return hours + sum(forecast.hours(budget, plan.processes) for forecast in baselines)
+    for forecast in baselines:
+        times = max(1, plan.goals.tune_baselines) if forecast.config.method != "none" else 1
+        hours += times * forecast.hours(budget, plan.processes)
+    return hours

@@ -17,6 +17,7 @@ from harness.supervisor.confirm import replicates
 from harness.supervisor.display import Terminal
 from harness.supervisor.enough import enough
 from harness.supervisor.heartbeat import Heart
+from harness.supervisor.keeping import keep_best_tuned
 from harness.supervisor.mirroring import Mirroring
 from harness.supervisor.plan import Plan, claim, needed_dimensions
 from harness.supervisor.posts import posts
@@ -25,6 +26,7 @@ from harness.supervisor.stopping import Stop
 from harness.supervisor.storage import Database
 from harness.supervisor.study import SLOTS, Study
 from harness.supervisor.trials import carry_out_trials
+from harness.supervisor.tuning import tuning
 from harness.supervisor.warm import warm_start
 from harness.supervisor.worker import Worker
 
@@ -76,6 +78,7 @@ class Sweep:
             device = self.workers[0].ready.device if self.workers else self._device_of_jobs()
             self._refuse_what_cannot_run(device)
             baselines = self._baselines(device)
+            baselines += tuning(self.plan, baselines)
             attempts = [str(trial.user_attrs.get("attempt_id")) for trial in self.study.running()]
             known = [*baselines, *replicates(self.plan, self.study, baselines)]
             settle_attempts(self.folder, self.plan, known, spare=attempts)
@@ -86,6 +89,7 @@ class Sweep:
             ):
                 self._work(baselines)
                 self._reap()
+                keep_best_tuned(self.folder)
                 if (runs := replicates(self.plan, self.study, baselines)) and not self.stop.asked.is_set():
                     self.display.say(f"confirming: {len(runs)} runs with fresh seeds")
                     self._work(runs)  # trials are left only where the search ended early

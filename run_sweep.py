@@ -126,6 +126,16 @@ def search(options: argparse._ArgumentGroup) -> None:
     options.add_argument(
         "--seeds", type=count, metavar="S", default=3, help="with --confirm: with so many fresh seeds (default 3)"
     )
+    options.add_argument(
+        "--refit", action="store_true", help="train the winner once more on train and validation, for use"
+    )
+    options.add_argument(
+        "--data-fractions",
+        type=fractions,
+        metavar="LIST",
+        default=(),
+        help="train the winner's settings on parts of the data too, for WER against hours: 0.1,0.3,1",
+    )
     options.add_argument("--patience", type=count, metavar="N", help="stop after N trials without a better one")
     options.add_argument(
         "--budget-gpu-hours", type=float, metavar="H", help="begin no new trial after H hours of trials"
@@ -146,6 +156,14 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is below 1")
     return value
+
+
+def fractions(text: str) -> tuple[float, ...]:
+    """Parts of the data, each above 0 and at most 1, in ascending order."""
+    values = sorted({float(part) for part in text.split(",")})
+    if not all(0 < value <= 1 for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of fractions such as 0.1,0.3,1")
+    return tuple(values)
 
 
 def workers(text: str) -> str:

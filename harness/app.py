@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     which = options.add_mutually_exclusive_group()
     which.add_argument("--trial", type=int, metavar="N", help="this trial (default: the best on validation)")
     which.add_argument("--baseline", metavar="NAME", help="a recipe instead of a trial")
+    which.add_argument("--refit", action="store_true", help="the best trial as run_sweep.py --refit trained it again")
     options.add_argument("--language", metavar="CODE", help="of the speech, such as sv (default: the study's)")
     options.add_argument("--port", type=int, default=7860, help="default: 7860")
     options.add_argument(
@@ -62,7 +63,7 @@ def serve(options: argparse.Namespace) -> int:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    winner = find_winner(options.results, options.study, options.trial, options.baseline)
+    winner = find_winner(options.results, options.study, options.trial, options.baseline, options.refit)
     untouched, base = open_base(winner, full=True), open_base(winner)
     language = options.language or winner.language
 

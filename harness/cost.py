@@ -31,6 +31,7 @@ def measured(
     return Cost(
         steps=progress.step,
         examples=progress.examples,
+        data_seconds=bench.speech.train_seconds() if config.method != "none" else None,
         train_seconds=progress.seconds,
         first_steps_seconds=progress.first_seconds,
         evaluation_seconds=sum(rung.evaluation_seconds for rung in rungs),

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from harness.errors import UserError, nearest
 from harness.spec.budget import Budget
+from harness.spec.portion import WHOLE, Portion
 from harness.spec.result import Kind, Record, Rung, Transcript
 from harness.spec.trial import TrialConfig
 
@@ -48,6 +49,14 @@ class StudyFolder:
         """The folder of the record of a run with another seed; `first` is that of the run it repeats."""
         return self.path / "replicates" / again_name(first) / str(seed)
 
+    def fraction(self, trial: int, fraction: float, seed: int) -> Path:
+        """The folder of the record of a trial's settings on a part of the training speech."""
+        return self.path / "fractions" / f"{trial}-{fraction:g}" / str(seed)
+
+    def refit(self, trial: int, seed: int) -> Path:
+        """The folder of the record of a trial's settings on train and validation."""
+        return self.path / "refit" / str(trial) / str(seed)
+
     def attempt(self) -> Path:
         """A fresh folder for a trainer to write into; it becomes a record's folder when the run has ended."""
         folder = self.path / "attempts" / uuid.uuid4().hex[:12]
@@ -65,8 +74,8 @@ class StudyFolder:
         return folder.relative_to(self.path).as_posix()
 
     def records(self, known: Container[str] = ()) -> Iterator[tuple[Path, Record]]:
-        """All finished runs but those known by their key: baselines, those tuned, trials by number, then replicates."""
-        places = ("baselines/*/*", "tuning/*/*", "trials/*", "replicates/*/*")
+        """All finished runs but those known by their key: baselines, trials by number, then what followed them."""
+        places = ("baselines/*/*", "tuning/*/*", "trials/*", "replicates/*/*", "fractions/*/*", "refit/*/*")
         for place in places:
             found = self.path.glob(f"{place}/result.json")
             for path in sorted(found, key=lambda path: (path.parent.parent, int(path.parent.name))):
@@ -86,12 +95,13 @@ class Run:
     number: int | None = None
     notes: tuple[str, ...] = ()
     budget: Budget | None = None  # unset: the space's; a recipe may have evaluations of its own
+    portion: Portion = WHOLE
 
     @classmethod
     def of(cls, folder: Path, record: Record) -> Self:
         """The run that left a record."""
         who = (record.kind, record.name, record.config, record.seed, folder, record.number)
-        return cls(*who, record.notes, record.budget)
+        return cls(*who, record.notes, record.budget, record.portion)
 
 
 def is_searched(run: Run | Record) -> bool:

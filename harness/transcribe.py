@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     which = options.add_mutually_exclusive_group()
     which.add_argument("--trial", type=int, metavar="N", help="this trial (default: the best on validation)")
     which.add_argument("--baseline", metavar="NAME", help="a recipe instead of a trial")
+    which.add_argument("--refit", action="store_true", help="the best trial as run_sweep.py --refit trained it again")
     which.add_argument("--vanilla", action="store_true", help="the base model as it is")
     options.add_argument(
         "--format", nargs="+", choices=tuple(WRITERS), default=[], help="write files beside what is printed"
@@ -49,7 +50,7 @@ def transcribe(options: argparse.Namespace) -> int:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    winner = find_winner(options.results, options.study, options.trial, options.baseline)
+    winner = find_winner(options.results, options.study, options.trial, options.baseline, options.refit)
     base = open_base(winner, full=options.vanilla)
     with speaking(base, None if options.vanilla else winner) as model:
         for file in options.files:

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from accelerate.utils import set_seed
@@ -37,6 +37,7 @@ def run_trial(bench: Bench, order: Train) -> Generator[Conversed, bool | None, F
     micro-batch and twice the accumulation, so that the effective batch stays; an odd micro-batch has no half.
     """
     attempt, config, told = Path(order.attempt), order.config, 0
+    bench = replace(bench, speech=replace(bench.speech, portion=order.portion))
     while True:
         run = Run(bench, order, config, told)
         try:
@@ -153,6 +154,8 @@ class Run:
         try:
             for progress in self._training():
                 self.progress = progress or self.progress
+                if self.order.portion.with_validation:
+                    continue  # nothing is left to evaluate on
                 lost = yield from self._evaluate(len(self.rungs), last)
                 if lost:
                     return "pruned", f"lost after {len(self.transcripts)} utterances of rung {self.rungs[-1].index}"

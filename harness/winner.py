@@ -55,8 +55,12 @@ class Winner:
         return self.path / "weights"
 
 
-def find_winner(results: Path, study: str, trial: int | None = None, baseline: str | None = None) -> Winner:
+def find_winner(
+    results: Path, study: str, trial: int | None = None, baseline: str | None = None, refit: bool = False
+) -> Winner:
     """The trial or baseline that is named; else the best trial on validation, else the best baseline.
+
+    With `refit` it is what was trained once more, with the best trial's settings, on train and validation.
 
     Raises:
         UserError: if it does not exist, was not completed, was not trained, or its weights were not kept.
@@ -81,6 +85,12 @@ def find_winner(results: Path, study: str, trial: int | None = None, baseline: s
             raise UserError(f"study {study!r} has no completed run that was trained; run_sweep.py goes on with it")
         chosen = min(found, key=lambda item: (item[1].scores.wer if item[1].scores else 0.0, item[1].name))
     path, record = chosen
+    if refit:
+        again = [(p, r) for p, r in stored if r.portion.with_validation and r.number == record.number]
+        complete = [item for item in again if item[1].state == "complete"]
+        if record.kind != "trial" or not complete:
+            raise UserError(f"study {study!r} has no refit of its best trial; run_sweep.py --refit makes it")
+        path, record = complete[0]
     if not (path / "weights").is_dir():
         raise UserError(
             f"the weights of {record.name} were not kept; a study keeps those of its best trials and of its baselines"

@@ -11,6 +11,7 @@ from typing import Any
 from harness.compare import counts, external, statistics
 from harness.compare.comparisons import Comparison, Judge
 from harness.compare.decoding import Decoded, TestDecoder
+from harness.compare.fractions import DataPoint, data_curve
 from harness.compare.groups import GroupRow, group_rows, worst_groups
 from harness.compare.leaderboard import Row, leaderboard
 from harness.compare.systems import Candidate, Metric, Records, Run, System, best_on_validation, candidates
@@ -78,6 +79,7 @@ class Board:
     groups: tuple[GroupRow, ...]
     reference: str | None
     best: str | None
+    data_curve: tuple[DataPoint, ...] = ()
 
 
 def make_board(options: Namespace, say: Progress) -> Board:
@@ -136,7 +138,9 @@ def _from_studies(
     scoring: Scoring,
     say: Progress,
 ) -> tuple[TestSet | None, list[System]]:
-    chosen = [c for folder in folders for c in candidates(folder, records[folder.path.name], options.top)]
+    chosen = [
+        c for folder in folders for c in candidates(folder, records[folder.path.name], options.top, options.split)
+    ]
     _same_data(chosen, options.split)
     test: TestSet | None = None
     systems = []
@@ -157,7 +161,7 @@ def _from_studies(
         systems.append(
             System(
                 name,
-                record.kind,
+                "trial" if record.kind == "replicate" else record.kind,
                 tuple(runs),
                 record,
                 study,
@@ -221,6 +225,8 @@ def _judged(
     metric: Metric = options.metric or ("cer" if scoring.language in UNSPACED else "wer")
     if not systems[0].length(metric).sum():
         raise UserError(f"{test.source}: no word is left of the references to score against; see --normalizer")
+    parts = [system for system in systems if system.is_part]
+    systems = [system for system in systems if not system.is_part]
     long = options.split == LONG
     judge = Judge(metric, statistics.recordings(len(test.ids)) if long else statistics.blocks(test.speakers))
     best = best_on_validation(systems)
@@ -259,6 +265,7 @@ def _judged(
         groups=tuple(groups),
         reference=base,
         best=best.name if best else lowest.name,
+        data_curve=tuple(data_curve(systems, parts, judge)),
     )
 
 

@@ -8,7 +8,9 @@ METRICS = {"wer": "normalised WER", "wer_raw": "WER of the raw texts", "cer": "n
 
 def captions(board: Board) -> list[str]:
     """The paragraphs below the leaderboard."""
-    return [text for text in (_data(board), _errors(board), _choice(board), *_warnings(board)) if text]
+    return [
+        text for text in (_data(board), _errors(board), _choice(board), _data_curve(board), *_warnings(board)) if text
+    ]
 
 
 def paper_caption(board: Board) -> str:
@@ -57,6 +59,13 @@ def _choice(board: Board) -> str:
         kind = "of the trainer process (no GPU)" if cost.memory_kind == "process_rss" else "reserved on the GPU"
         parts.append(f"Peak memory {kind}.")
     return " ".join(parts)
+
+
+def _data_curve(board: Board) -> str:
+    points = [f"{p.hours:.2g} h {100 * p.rate:.1f} %" for p in board.data_curve if p.hours]
+    if not points:
+        return ""
+    return f"By hours of training speech, the best trial's settings under the same budget: {', '.join(points)}."
 
 
 def _warnings(board: Board) -> list[str]:

@@ -16,6 +16,7 @@ from harness.compare.comparisons import Comparison
 from harness.compare.escape import visible
 from harness.compare.examples import Example, examples
 from harness.compare.forgetting import with_forgetting
+from harness.compare.fractions import DataPoint
 from harness.compare.groups import GroupRow
 from harness.compare.leaderboard import Row
 from harness.compare.reproducibility import reproducibility
@@ -97,6 +98,7 @@ def write_tables(board: Board, preset: str, published: Sequence[Figure]) -> None
     tables.write_rows(folder, "published", published, Figure)
     points = [point for name, held in board.records.items() for point in curves.learning_curves(name, held)]
     tables.write_rows(folder, "curves", points, curves.CurvePoint)
+    tables.write_rows(folder, "data_curve", board.data_curve, DataPoint)
     write_text(folder / "leaderboard.html", report.leaderboard_page(board))
     if board.studies:
         write_text(folder / "REPRODUCIBILITY.md", reproducibility(board))

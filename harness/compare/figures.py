@@ -65,6 +65,8 @@ def draw_all(
          lambda f: bars(f, importances), 0.2 * len(importances) + 0.9),
         (bool(budget), "budget", "Expected best validation WER of n random trials, 80 % band",
          lambda f: expected(f, budget), 2.4),
+        (bool(board.data_curve), "data_curve", f"{rate} of the best settings by hours of speech, 95 % intervals",
+         lambda f: hours(f, board), 2.4),
         (parts > 0, "groups", f"{rate} by {kind}",
          lambda f: groups(f, board), min(9.0, 0.13 * parts * (len(board.rows) + 1) + 1.0)),
     ]  # fmt: skip
@@ -224,6 +226,30 @@ def expected(figure: "Figure", budget: Sequence[BudgetPoint]) -> None:
     axes.set_ylabel("best validation WER %")
     axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.legend()
+
+
+def hours(figure: "Figure", board: Board) -> None:
+    """Rate over hours of training speech, on a logarithmic axis that bears the hours themselves."""
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    for place, study in enumerate(dict.fromkeys(point.study for point in board.data_curve)):
+        points = [p for p in board.data_curve if p.study == study and p.hours]
+        x, y = [p.hours or 0.0 for p in points], [100 * p.rate for p in points]
+        known = [p for p in points if p.ci_low is not None and p.ci_high is not None]
+        colour = COLOURS[place % len(COLOURS)]
+        axes.plot(x, y, "o-", color=colour, markersize=4, label=short(study))
+        for p in known:
+            axes.plot(
+                [p.hours or 0.0] * 2, [100 * (p.ci_low or 0), 100 * (p.ci_high or 0)], color=colour, linewidth=0.8
+            )
+    ticks = sorted({p.hours for p in board.data_curve if p.hours})
+    axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.margins(0.1)
+    axes.set_xlabel("hours of training speech")
+    axes.set_ylabel(_rate(board))
+    if len(board.studies) > 1:
+        axes.legend()
 
 
 def groups(figure: "Figure", board: Board) -> None:

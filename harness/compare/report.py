@@ -17,6 +17,7 @@ from harness.compare.board import Board
 from harness.compare.captions import captions
 from harness.compare.columns import percent, probability, signed
 from harness.compare.escape import visible
+from harness.compare.fractions import FRACTION_FIELDS, DataPoint
 from harness.errors import UserError
 from harness.spec.published import Figure
 from harness.spec.task import FolderSource
@@ -94,6 +95,8 @@ def report_page(board: Board, pictures: Sequence[Picture], published: Sequence[F
             costs=costs,
             significance_fields=DIFFERENCE,
             significance=[_difference(c) for c in board.comparisons],
+            hour_fields=FRACTION_FIELDS,
+            hours=[_hours(point) for point in board.data_curve],
             figures=[(p.name, p.caption, base64.b64encode(p.svg).decode()) for p in pictures],
             group_fields=["grouping", "group", "utterances", *(row.system for row in board.rows)],
             groups=_groups(board),
@@ -117,6 +120,13 @@ def _difference(c: Any) -> list[str]:
     chance = f"{better} %" if better else ""
     tests = (probability(c.p), probability(c.p_holm), chance, seeds, probability(c.mapsswe_p))
     return [c.system, c.reference, signed(c.difference) + interval, *tests, c.verdict]
+
+
+def _hours(p: DataPoint) -> list[str]:
+    interval = "" if p.ci_low is None else f"{percent(p.ci_low)} to {percent(p.ci_high)}"
+    length = "" if p.hours is None else f"{p.hours:.3g}"
+    part = f"{100 * p.fraction:g} %"
+    return [p.system, part, length, str(p.seeds), percent(p.rate), interval, percent(p.wer_validation)]
 
 
 def _groups(board: Board) -> list[list[str]]:

@@ -49,6 +49,11 @@ class System:
         return self.kind == "zero_shot"
 
     @property
+    def is_part(self) -> bool:
+        """Whether it was trained on a part of train: no rival of the others, a point of the curve over hours."""
+        return self.record is not None and self.record.portion.fraction < 1
+
+    @property
     def validation_wer(self) -> float | None:
         """What the run that was selected had on validation."""
         return self.record.scores.wer if self.record and self.record.scores else None
@@ -101,8 +106,10 @@ class Candidate:
 Records = list[tuple[Path, Record]]
 
 
-def candidates(folder: StudyFolder, records: Records, top: int) -> list[Candidate]:
+def candidates(folder: StudyFolder, records: Records, top: int, split: str = "test") -> list[Candidate]:
     """Every completed baseline, as it is and tuned, the `top` trials on validation, and every trial run again.
+
+    The best trial's settings on parts of train come too, and on test its refit, which has seen validation.
 
     Where a configuration was run again with fresh seeds, those runs are scored, and the run that was tuned, or that
     used the tuning seed, is left out.
@@ -115,8 +122,11 @@ def candidates(folder: StudyFolder, records: Records, top: int) -> list[Candidat
         raise UserError(f"study {folder.path.name!r} has no completed run yet; run_sweep.py goes on with it")
     again: dict[str, Records] = defaultdict(list)
     first: dict[str, Records] = defaultdict(list)
+    other: dict[str, Records] = defaultdict(list)
     for path, record in complete:
-        if record.kind == "replicate":
+        if not record.portion.whole:
+            other[path.parent.name].append((path, record))
+        elif record.kind == "replicate":
             again[path.parent.name].append((path, record))
         elif record.kind in ("zero_shot", "recipe") and not is_searched(record):
             first[record.name].append((path, record))
@@ -139,7 +149,17 @@ def candidates(folder: StudyFolder, records: Records, top: int) -> list[Candidat
             for t in tuned_baselines(records)
         ),
         *(candidate(r.name, [(path, r)], notes=r.notes, tuning=search) for path, r in chosen),
+        *(
+            Candidate(folder, runs[0][1].name, runs[0][1], tuple(runs), search, runs[0][1].notes)
+            for runs in other.values()
+            if trials and runs[0][1].number == trials[0][1].number and _may_stand(runs[0][1], split)
+        ),
     ]
+
+
+def _may_stand(record: Record, split: str) -> bool:
+    """Whether a run on other speech than train has a place: a refit on test alone, parts where rates are compared."""
+    return split == "test" or (split == "validation" and not record.portion.with_validation)
 
 
 def _tuning(records: Records) -> tuple[float, int]:

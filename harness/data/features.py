@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from harness.data.entry import CorruptError, Entry, commit, open_entry, stamp
 from harness.data.report import make_report, measure_long
 from harness.data.sources import Listing, read
 from harness.data.splits import assign, weighted
+from harness.spec.portion import WHOLE, Portion
 from harness.spec.task import LONG, Task, Utterance
 
 VERSION = 2  # of what is written to the cache: raise it when the content for the same input changes
@@ -36,9 +38,28 @@ class Speech:
     listing: Listing
     entry: Path
     long: list[Utterance]
+    portion: Portion = WHOLE
 
     def rows(self, split: str) -> list[int]:
-        """The rows of one split, in the sources' order; those of train as often as their source's weight says."""
+        """The rows of one split, in the sources' order; those of train as often as their source's weight says.
+
+        Of train it is the portion that is to be trained on.
+        """
+        if split != "train":
+            return self._rows(split)
+        rows = self._rows(split) + (self._rows("validation") if self.portion.with_validation else [])
+        if self.portion.fraction == 1.0:
+            return rows
+        members = sorted(set(rows))
+        order = np.random.default_rng([self.portion.seed, len(members)]).permutation(members)
+        kept = set(order[: math.ceil(self.portion.fraction * len(members))].tolist())
+        return [row for row in rows if row in kept]
+
+    def train_seconds(self) -> float:
+        """Seconds of speech to train on, each recording once."""
+        return sum(self.utterances[row].seconds or 0.0 for row in set(self.rows("train")))
+
+    def _rows(self, split: str) -> list[int]:
         chosen: list[int] = []
         for name, source in zip(self.task.source_names(), self.task.sources, strict=True):
             own = [row for row, u in enumerate(self.utterances) if u.split == split and u.dataset == name]

@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
     which = options.add_mutually_exclusive_group()
     which.add_argument("--trial", type=int, metavar="N", help="this trial (default: the best on validation)")
     which.add_argument("--baseline", metavar="NAME", help="a recipe instead of a trial")
+    which.add_argument("--refit", action="store_true", help="the best trial as run_sweep.py --refit trained it again")
     options.add_argument(
         "--to", nargs="+", choices=FORMS, metavar="FORM", help=f"{', '.join(FORMS)} (default: all that apply)"
     )

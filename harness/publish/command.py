@@ -36,6 +36,7 @@ class Checked:
     equal: int
     wer: float
     source_wer: float
+    seen: bool = False  # the clips were trained on
 
     @property
     def same(self) -> bool:
@@ -47,7 +48,8 @@ class Checked:
         """One sentence."""
         verdict = "equal" if self.same else "NOT EQUAL"
         return (
-            f"{self.form} ({self.how}): WER {self.wer:.2%} on {self.clips} validation clips, source "
+            f"{self.form} ({self.how}): WER {self.wer:.2%} on {self.clips} validation clips"
+            f"{' that it was trained on' if self.seen else ''}, source "
             f"{self.source_wer:.2%}: {verdict}; {self.equal} of {self.clips} transcripts the same"
         )
 
@@ -56,12 +58,12 @@ def publish(options: Namespace) -> int:
     """Write, check, describe, and upload where asked; 1 where a form does not decode as its source does."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    winner = find_winner(options.results, options.study, options.trial, options.baseline)
+    winner = find_winner(options.results, options.study, options.trial, options.baseline, options.refit)
     wanted = chosen_forms(options.to, winner)
     if options.push_to_hub and len(wanted) != 1:
         raise UserError(f"--push-to-hub uploads one form: name it with --to, one of {', '.join(wanted)}")
     target = options.output or winner.study.path / "published" / winner.record.name.replace(" ", "_")
-    print(f"{winner.record.name} of study {options.study}, validation WER {validation_wer(winner):.1%}", flush=True)
+    print(f"{winner.record.name} of study {options.study}, {chosen_by(winner)}", flush=True)
     bench = opened(winner, options)
     checked = written(winner, bench, wanted, target, options.sample)
     for result in checked:
@@ -76,10 +78,10 @@ def publish(options: Namespace) -> int:
     return 0
 
 
-def validation_wer(winner: Winner) -> float:
+def chosen_by(winner: Winner) -> str:
     """What the run was chosen by."""
-    assert winner.record.scores is not None
-    return winner.record.scores.wer
+    scores = winner.record.scores
+    return f"validation WER {scores.wer:.1%}" if scores else "trained on validation too, which no longer tells its WER"
 
 
 def chosen_forms(given: Sequence[str] | None, winner: Winner) -> list[str]:
@@ -107,7 +109,7 @@ def written(winner: Winner, bench: Bench, wanted: Sequence[str], target: Path, s
     """Write the forms and check each."""
     config, judged = winner.record.config, bench.on(winner.record.config.base_weights)
     rows = spread(bench.speech.rows("validation"), sample)
-    judge = judge_of(bench, rows)
+    judge = judge_of(bench, rows, winner.record.portion.with_validation)
     with tuned(judged.base, winner) as model:
         source = decoders.by_transformers(judged, model, rows)
     found = []
@@ -160,7 +162,9 @@ def spread(rows: Sequence[int], count: int) -> list[int]:
     return list(rows[:: max(1, len(rows) // max(1, count))][: max(1, count)])
 
 
-def judge_of(bench: Bench, rows: Sequence[int]) -> Callable[[str, str, list[str], list[str]], Checked]:
+def judge_of(
+    bench: Bench, rows: Sequence[int], seen: bool = False
+) -> Callable[[str, str, list[str], list[str]], Checked]:
     """Score a form's texts and its source's by the task's normaliser."""
     languages = bench.speech.report["languages"]
     language = languages[0] if len(languages) == 1 else "mul"
@@ -174,7 +178,7 @@ def judge_of(bench: Bench, rows: Sequence[int]) -> Callable[[str, str, list[str]
 
     def judge(form: str, how: str, texts: list[str], source: list[str]) -> Checked:
         equal = sum(one == other for one, other in zip(texts, source, strict=True))
-        checked = Checked(form, how, len(rows), equal, wer(texts), wer(source))
+        checked = Checked(form, how, len(rows), equal, wer(texts), wer(source), seen)
         print(f"  {checked.shown}", flush=True)
         return checked
 

@@ -7,6 +7,7 @@ from pydantic import Field, TypeAdapter
 from harness.spec.base import Spec
 from harness.spec.budget import Budget
 from harness.spec.judging import Judging
+from harness.spec.portion import WHOLE, Portion
 from harness.spec.result import Rung, TrialResult
 from harness.spec.task import Task
 from harness.spec.trial import TrialConfig
@@ -40,6 +41,10 @@ class Train(Spec):
         "training goes on from there",
     )
     judging: Judging = Judging()
+    portion: Portion = Field(
+        WHOLE,
+        description="of the speech; a trial that trains on validation reports no rung, and keeps no checkpoint",
+    )
     longest_first: bool = Field(False, description="train on the longest transcripts, to see the peak of memory")
 
 

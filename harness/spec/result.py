@@ -6,6 +6,7 @@ from pydantic import Field
 
 from harness.spec.base import Spec
 from harness.spec.budget import Budget
+from harness.spec.portion import WHOLE, Portion
 from harness.spec.trial import TrialConfig
 
 Kind = Literal["zero_shot", "recipe", "trial", "published", "replicate", "external"]
@@ -61,6 +62,7 @@ class Cost(Spec):
 
     steps: int
     examples: int
+    data_seconds: float | None = Field(None, description="speech that was there to train on, each recording once")
     train_seconds: float
     first_steps_seconds: float = Field(0.0, description="of train_seconds, what the first two steps took")
     evaluation_seconds: float
@@ -125,6 +127,7 @@ class Record(Spec):
     reason: str | None = None
     config: TrialConfig
     budget: Budget
+    portion: Portion = WHOLE
     notes: tuple[str, ...] = ()
     rungs: tuple[Rung, ...] = ()
     cost: Cost | None = Field(None, description="null where the run died before it could be measured")

@@ -100,6 +100,8 @@ def goals(options: Namespace) -> Goals:
         confirm=options.confirm,
         seeds=options.seeds,
         tune_baselines=options.tune_baselines,
+        refit=options.refit,
+        data_fractions=options.data_fractions,
     )
 
 
@@ -195,6 +197,10 @@ def print_end(plan: Plan, best: Record | None, console: Console, ended: str | No
         console.print(f"  {held.name}: {held.best[1].scores.wer:.1%} ({held.note})", highlight=False, markup=False)
     results = "" if plan.results == Path("results") else f" --results {plan.results}"
     console.print(f"compare on test: python compare.py --study {plan.study}{results}", highlight=False)
+    if any(record.portion.with_validation and record.state == "complete" for record in records):
+        console.print(
+            f"publish refit:   python -m harness.publish --study {plan.study} --refit{results}", highlight=False
+        )
     console.print(f"open the runs:   make ui STUDY={plan.study}", highlight=False)
 
 

@@ -53,6 +53,8 @@ class Goals:
     gpu_hours: float | None = None  # training and evaluation, of all trials
     confirm: int = 0  # configurations run again
     seeds: int = 0  # fresh seeds for each
+    refit: bool = False  # the winner, on train and validation
+    data_fractions: tuple[float, ...] = ()  # of train, on which the winner's settings are tried
     tune_baselines: int = 0  # trials of each trained baseline's own search, the recipe's run among them
 
 

@@ -13,7 +13,6 @@ from harness.errors import DISK_FULL, UserError, is_disk_full
 from harness.record import Run, read_record
 from harness.spec.budget import Budget
 from harness.spec.result import Kind, Record
-from harness.supervisor.confirm import replicates
 from harness.supervisor.display import Terminal
 from harness.supervisor.enough import enough
 from harness.supervisor.heartbeat import Heart
@@ -28,6 +27,7 @@ from harness.supervisor.study import SLOTS, Study
 from harness.supervisor.trials import carry_out_trials
 from harness.supervisor.tuning import tuning
 from harness.supervisor.warm import warm_start
+from harness.supervisor.winning import followups
 from harness.supervisor.worker import Worker
 
 SUPERVISOR = "supervisor"  # the worker that Optuna's trials name where no other machine is at work
@@ -80,7 +80,7 @@ class Sweep:
             baselines = self._baselines(device)
             baselines += tuning(self.plan, baselines)
             attempts = [str(trial.user_attrs.get("attempt_id")) for trial in self.study.running()]
-            known = [*baselines, *replicates(self.plan, self.study, baselines)]
+            known = [*baselines, *followups(self.plan, self.study, baselines)]
             settle_attempts(self.folder, self.plan, known, spare=attempts)
             warm_start(self.plan, self.study, device, self.display.say)
             with (
@@ -90,8 +90,8 @@ class Sweep:
                 self._work(baselines)
                 self._reap()
                 keep_best_tuned(self.folder)
-                if (runs := replicates(self.plan, self.study, baselines)) and not self.stop.asked.is_set():
-                    self.display.say(f"confirming: {len(runs)} runs with fresh seeds")
+                if (runs := followups(self.plan, self.study, baselines)) and not self.stop.asked.is_set():
+                    self.display.say(f"the search is over; {len(runs)} runs follow it")
                     self._work(runs)  # trials are left only where the search ended early
                 settle_attempts(self.folder, self.plan, [*baselines, *runs])
                 best = self._best()
@@ -150,7 +150,7 @@ class Sweep:
         return runs
 
     def _work(self, runs: list[Run]) -> None:
-        """All workers at once: first these runs (baselines, or replicates), then trials until there are enough."""
+        """All workers at once: first these runs (baselines, or what follows), then trials until there are enough."""
         for _, record in self.folder.records():
             if record.kind == "trial":
                 self.display.known(record)

@@ -32,6 +32,10 @@ def summary(space: SearchSpace, records: Sequence[Record], ended: str | None) ->
     for name, (seeds, mean, deviation) in spread(records).items():
         about = "" if deviation is None else f" ± {100 * deviation:.1f} (standard deviation)"
         lines.append(f"{name} again with {seeds} fresh seeds: validation WER {mean:.1%}{about}")
+    for record in records:
+        if not record.portion.whole and record.state == "complete":
+            wer = f"validation WER {record.scores.wer:.1%}" if record.scores else "no validation WER"
+            lines.append(f"{record.name} (seed {record.seed}): {wer}")
     if space.judge == "loss" and (found := disagreement(trials)):
         lines.append(f"loss and WER ranked {found[0]} of {found[1]} pairs of finished trials differently")
     return lines
@@ -66,7 +70,7 @@ def spread(records: Sequence[Record]) -> dict[str, tuple[int, float, float | Non
     """For each replicated system: (seeds, mean validation WER, its standard deviation over seeds)."""
     found: dict[str, list[float]] = {}
     for record in records:
-        if record.kind == "replicate" and record.state == "complete" and record.scores:
+        if record.kind == "replicate" and record.portion.whole and record.state == "complete" and record.scores:
             found.setdefault(record.name, []).append(record.scores.wer)
     return {name: (len(wers), sum(wers) / len(wers), _deviation(wers)) for name, wers in found.items()}
 

@@ -233,6 +233,7 @@ class Worker:
             attempt=str(attempt.resolve()),
             resume=str(resume.resolve()) if resume else None,
             judging=self._judging(run),
+            portion=run.portion,
         )
         while True:
             finished = self._answer(order, judge, at_rung, may_win)
@@ -307,6 +308,7 @@ def failure(plan: Plan, run: Run, reason: str, began: str | None = None, rungs: 
         reason=reason,
         config=run.config,
         budget=run.budget or plan.space.budget,
+        portion=run.portion,
         notes=run.notes,
         rungs=tuple(rungs),
         started=began or now(),

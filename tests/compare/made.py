@@ -45,7 +45,7 @@ class Study:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value))
 
-    def run(self, place: str, kind: str, name: str, wrong: int, *, seed: int = 1, number: int | None = None, wer: float = 0.3, state: str = "complete") -> Path:  # fmt: skip
+    def run(self, place: str, kind: str, name: str, wrong: int, *, seed: int = 1, number: int | None = None, wer: float = 0.3, state: str = "complete", portion: dict | None = None) -> Path:  # fmt: skip
         """Store a run whose test transcripts lack the last word of every utterance below `wrong`, others by seed."""
         folder = self.folder / place
         scores = {"wer": wer, "wer_raw": wer, "cer": wer, "insertions": 0, "deletions": wer, "substitutions": 0,
@@ -53,15 +53,18 @@ class Study:
         rung = {"index": 0, "step": 4, "examples": 32, "train_loss": 1.0, "loss": 1.0, "scores": scores,
                 "train_seconds": 3.0, "evaluation_seconds": 1.0}  # fmt: skip
         rungs = [rung, {**rung, "index": 1, "step": 8, "examples": 64}]
+        portion = portion or {}
+        if portion.get("with_validation"):
+            rungs = []
         config = {"method": "none"} if kind == "zero_shot" else {
             "method": "lora", "r": 8 if (number or 0) % 2 else 16, "lora_alpha": 16, "lora_dropout": 0.0,
             "target_modules": ["q_proj"], "learning_rate": 1e-4 * (1 + (number or 0))}  # fmt: skip
         cost = {"steps": 8, "examples": 64, "train_seconds": 3.0, "evaluation_seconds": 2.0, "peak_memory_bytes": 10**8,
                 "memory_kind": "process_rss", "trainable_parameters": 1000, "total_parameters": 10**6,
-                "adapter_bytes": 4000}  # fmt: skip
+                "adapter_bytes": 4000, "data_seconds": 7200 * portion.get("fraction", 1)}  # fmt: skip
         self._json(folder / "result.json", {
             "kind": kind, "name": name, "number": number, "seed": seed, "state": state, "config": config,
-            "budget": {"examples": 64, "rungs": [0.5, 1.0]}, "rungs": rungs if state == "complete" else rungs[:1],
+            "budget": {"examples": 64, "rungs": [0.5, 1.0]}, "portion": portion, "rungs": rungs if state == "complete" else rungs[:1],
             "cost": cost, "started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:01:00+00:00",
             "environment": {"device": "cpu", "packages": {"torch": "2"}, "commit": "c" * 40, "dirty": False},
             "data": {"train": "x", "validation": "v1", "test": self.hash}})  # fmt: skip

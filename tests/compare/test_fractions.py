@@ -1,0 +1,82 @@
+"""Runs on other speech than train: points of a curve, or a row on test; never rivals in the ranking by accident."""
+
+import csv
+import json
+
+import pytest
+from scipy import stats
+
+
+@pytest.fixture
+def followed(study):
+    """The best trial's settings on two parts of train, and refitted; the same of a trial that was best once."""
+    for seed in (2, 3):
+        for part, wrong in ((0.1, 60), (0.3, 45)):
+            study.run(f"fractions/1-{part}/{seed}", "replicate", f"{part} of trial 1", wrong, seed=seed, number=1,
+                      portion={"fraction": part})  # fmt: skip
+    study.run("fractions/0-0.5/2", "replicate", "0.5 of trial 0", 50, seed=2, number=0, portion={"fraction": 0.5})
+    for number in (0, 1):
+        study.run(f"refit/{number}/1", "replicate", f"refit of trial {number}", 15, number=number,
+                  portion={"with_validation": True})  # fmt: skip
+    return study
+
+
+def curve(board) -> list[dict]:
+    return json.loads((board.folder / "data_curve.json").read_text())
+
+
+def test_parts_are_points_of_a_curve_that_ends_with_the_trial_itself(followed, compared):
+    before = compared("--no-figures", "--split", "validation")
+    board = compared()
+    points = curve(board)
+    assert [point["fraction"] for point in points] == [0.1, 0.3, 1.0]
+    assert [point["hours"] for point in points] == [0.2, pytest.approx(0.6), 2.0]
+    assert [point["seeds"] for point in points] == [2, 2, 1]
+    assert points[2]["rate"] == board.systems["trial 1"]["wer"] < points[1]["rate"] < points[0]["rate"]
+    for point in points:
+        assert point["ci_low"] < point["rate"] < point["ci_high"]
+    assert points[0]["wer_validation"] == 0.3
+    assert [row["fraction"] for row in csv.DictReader((board.folder / "data_curve.csv").open())] == [
+        "0.1",
+        "0.3",
+        "1.0",
+    ]
+    assert {f"data_curve.{ending}" for ending in ("pdf", "svg", "png")} <= {
+        p.name for p in (board.folder / "figures").iterdir()
+    }
+    page = (board.folder / "report.html").read_text()
+    assert "Hours of data" in page and f"{100 * points[0]['ci_low']:.1f} to {100 * points[0]['ci_high']:.1f}" in page
+    assert "By hours of training speech" in (board.folder / "leaderboard.md").read_text()
+    assert [point["fraction"] for point in curve(before)] == [0.1, 0.3, 1.0], "validation transcripts do as well"
+
+
+def test_the_interval_of_a_point_is_the_jackknife_over_speakers(followed, compared):
+    point = curve(compared("--no-figures"))[0]
+    held = [
+        [json.loads(line) for line in (followed.folder / f"fractions/1-0.1/{seed}/test.jsonl").open()]
+        for seed in (2, 3)
+    ]
+    missing = lambda t: len(t["reference"].split()) - len(t["hypothesis"].split())  # noqa: E731
+    speakers = sorted({t["speaker"] for t in held[0]})
+    errors = [sum(missing(t) for run in held for t in run if t["speaker"] == s) / 2 for s in speakers]
+    words = [sum(len(t["reference"].split()) for t in held[0] if t["speaker"] == s) for s in speakers]
+    rate = sum(errors) / sum(words)
+    left = [(sum(errors) - e) / (sum(words) - w) for e, w in zip(errors, words, strict=True)]
+    se = ((len(left) - 1) / len(left) * sum((r - rate) ** 2 for r in left)) ** 0.5
+    half = stats.t.ppf(0.975, len(left) - 1) * se
+    assert (point["rate"], point["ci_low"], point["ci_high"]) == pytest.approx((rate, rate - half, rate + half))
+
+
+def test_the_refit_of_the_best_stands_on_test_alone_and_claims_no_validation(followed, compared):
+    board = compared("--no-figures")
+    assert {name for name in board.systems if "trial" in name} == {"trial 1", "refit of trial 1"}
+    row = board.systems["refit of trial 1"]
+    assert (row["kind"], row["wer_validation"], row["gap"]) == ("trial", None, None)
+    assert {reference for _, reference in board.comparisons} == {"vanilla", "tutorial", "trial 1"}, "no reference"
+    assert board.systems["trial 1"]["tied_with_best"] is True and board.systems["trial 1"]["seeds"] == 1
+    assert "refit of trial 1" not in compared("--no-figures", "--split", "validation").systems
+
+
+def test_a_study_without_parts_draws_no_curve(compared):
+    board = compared()
+    assert curve(board) == [] and "Hours of data" not in (board.folder / "report.html").read_text()

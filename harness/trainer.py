@@ -250,6 +250,7 @@ def main() -> None:
     """Carry out orders until the line closes."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    torch.set_flush_denormal(True)  # a diverged model computes in them, forty times slower
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     if world_size() > 1:

@@ -15,7 +15,7 @@ from harness.cost import measured
 from harness.feed import feed, rows_met
 from harness.judge import Evaluated, listened, rung_rows
 from harness.meter import Clock, Peaks, is_out_of_memory, is_poisoned, reset_peak_memory
-from harness.model.method import attach, count_parameters, detach, save
+from harness.model.method import attach, count_parameters, detach, merged, save
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
 from harness.model.regularize import shaped
 from harness.prefix import Prefix, source, trains_on
@@ -237,9 +237,10 @@ class Run:
         clock.start()
         texts = index == last or judging.judge == "wer"
         heard_from = source(self.prefix, bench.speech, bench.base)
-        yield from listened(
-            self.model, bench, self.config, self.accelerator, judging, index, found, clock, heard_from, texts
-        )
+        with merged(bench.base, self.model):
+            yield from listened(
+                self.model, bench, self.config, self.accelerator, judging, index, found, clock, heard_from, texts
+            )
         scores = score_split(bench, found.transcripts) if found.transcripts else None
         clock.stop()
         self.evaluation.add(clock)

@@ -1,9 +1,12 @@
 """The ways to fine-tune: what becomes trainable, how it is stored, and how it is loaded again."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import nn
 from transformers import WhisperForConditionalGeneration
@@ -79,6 +82,32 @@ def load_trained(base: Base, config: TrialConfig, folder: Path) -> nn.Module:
     if unexpected or set(missing) - {"proj_out.weight"}:  # the output projection is tied to the embeddings
         raise ValueError(f"{folder} does not fit the model: {missing} are missing, {unexpected} unexpected")
     return base.model
+
+
+@contextmanager
+def merged(base: Base, model: nn.Module) -> Iterator[None]:
+    """Within it an adapter is part of the weights that it adapts, for fewer products; they come back bit for bit.
+
+    A quantised base is left as it is, and so is one whose weights PiSSA or OLoRA have changed: there is no copy.
+    """
+    layers = dict[str, LoraLayer]()
+    if isinstance(model, PeftModel) and base.weights == "full" and not _moves_weights(model):
+        whisper = whisper_of(model)
+        layers = {name: layer for name, layer in whisper.named_modules() if isinstance(layer, LoraLayer)}
+    for layer in layers.values():
+        layer.merge()  # type: ignore[operator]  # each kind of layer has its own
+    try:
+        yield
+    finally:
+        for name, layer in layers.items():
+            layer.get_base_layer().weight.data.copy_(base.pristine[f"{name}.weight"])
+            layer.merged_adapters.clear()
+
+
+def _moves_weights(model: PeftModel) -> bool:
+    return any(
+        getattr(config, "init_lora_weights", None) in ("pissa", "olora") for config in model.peft_config.values()
+    )
 
 
 def _forget_adapter(base: Base) -> None:

@@ -123,7 +123,7 @@ class Disturbed:
         runs = client.search_runs([client.get_experiment_by_name("s").experiment_id])
         assert not [r.data.tags["record"] for r in runs if r.info.status == "RUNNING"]
         keys = [r.data.tags["record"] for r in runs]
-        assert len(keys) == len(set(keys)) == 1 + 2 + len(trials)
+        assert len(keys) == len(set(keys)) and {*keys, "study"} == {*self.results(), "study"}
         assert all(r.data.params for r in runs if r.data.tags["record"] != "study")
 
     def check_processes(self) -> None:
@@ -171,13 +171,23 @@ def disturbed(tmp_path, empty_study):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory, empty_study) -> dict[str, list]:
+def calm(tmp_path_factory, empty_study):
+    """A study to which nothing happens, finished under some options."""
+
+    def finished(*options: str) -> Disturbed:
+        path = tmp_path_factory.mktemp("undisturbed")
+        shutil.copytree(empty_study, path, dirs_exist_ok=True)
+        (path / "space.yaml").write_text(SPACE)
+        made = Disturbed(path, options=list(options))
+        made.finish()
+        made.check_whole()
+        made.close()
+        return made
+
+    return finished
+
+
+@pytest.fixture(scope="session")
+def undisturbed(calm) -> dict[str, list]:
     """What the study finds where nothing happens."""
-    path = tmp_path_factory.mktemp("undisturbed")
-    shutil.copytree(empty_study, path, dirs_exist_ok=True)
-    (path / "space.yaml").write_text(SPACE)
-    made = Disturbed(path)
-    made.finish()
-    made.check_whole()
-    made.close()
-    return made.found()
+    return calm().found()

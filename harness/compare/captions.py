@@ -1,7 +1,10 @@
 """What a reader of the tables must know, in sentences."""
 
+import json
+
 from harness.compare.board import Board
 from harness.compare.leaderboard import trial_counts
+from harness.supervisor.summary import disagreement
 
 METRICS = {"wer": "normalised WER", "wer_raw": "WER of the raw texts", "cer": "normalised CER"}
 
@@ -9,7 +12,16 @@ METRICS = {"wer": "normalised WER", "wer_raw": "WER of the raw texts", "cer": "n
 def captions(board: Board) -> list[str]:
     """The paragraphs below the leaderboard."""
     return [
-        text for text in (_data(board), _errors(board), _choice(board), _data_curve(board), *_warnings(board)) if text
+        text
+        for text in (
+            _data(board),
+            _errors(board),
+            _choice(board),
+            _judging(board),
+            _data_curve(board),
+            *_warnings(board),
+        )
+        if text
     ]
 
 
@@ -66,6 +78,20 @@ def _data_curve(board: Board) -> str:
     if not points:
         return ""
     return f"By hours of training speech, the best trial's settings under the same budget: {', '.join(points)}."
+
+
+def _judging(board: Board) -> str:
+    """Where rungs were judged on the loss, how far that can be trusted."""
+    parts = []
+    for folder in board.studies:
+        space = json.loads(folder.manifest.read_text(encoding="utf-8"))["identity"]["space"]
+        trials = [record for _, record in board.records[folder.path.name] if record.kind == "trial"]
+        if space.get("judge") == "loss" and (found := disagreement(trials)):
+            parts.append(
+                f"Rungs before the last were judged on the loss, which ranks {found[0]} of {found[1]} pairs of "
+                "finished trials otherwise than WER does."
+            )
+    return " ".join(parts)
 
 
 def _warnings(board: Board) -> list[str]:

@@ -77,6 +77,19 @@ def test_the_refit_of_the_best_stands_on_test_alone_and_claims_no_validation(fol
     assert "refit of trial 1" not in compared("--no-figures", "--split", "validation").systems
 
 
+def test_a_study_judged_on_loss_says_how_far_loss_and_wer_agree(study, compared):
+    assert "judged on the loss" not in (compared("--no-figures").folder / "leaderboard.md").read_text()
+    manifest = json.loads((study.folder / "study.json").read_text())
+    manifest["identity"]["space"]["judge"] = "loss"
+    (study.folder / "study.json").write_text(json.dumps(manifest))
+    for number, loss in enumerate([1.3, 1.2, 1.1, 1.4]):  # WER has 0.3, 0.1, 0.2, 0.4: one pair of six is turned
+        path = study.folder / f"trials/{number}/result.json"
+        stored = json.loads(path.read_text())
+        stored["rungs"][-1]["loss"] = loss
+        path.write_text(json.dumps(stored))
+    assert "ranks 1 of 6 pairs" in (compared("--no-figures").folder / "leaderboard.md").read_text()
+
+
 def test_a_study_without_parts_draws_no_curve(compared):
     board = compared()
     assert curve(board) == [] and "Hours of data" not in (board.folder / "report.html").read_text()

@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 from harness import catalog
 from harness.record import StudyFolder, read_record
 from harness.samplers import make_sampler
+from harness.spec.space import SearchSpace
 from harness.supervisor.study import Study, dry_run
 
 
@@ -122,3 +123,52 @@ def test_a_trial_that_equals_the_best_betters_nothing(study):
         complete(study, wer)
         counts.append(study.since_better())
     assert counts == [0, 0, 1, 2, 3, 0]
+
+
+SMALL = {"sampled": {"method": {"choices": ["lora", "frozen_encoder"]}, "r": {"choices": [4, 8]},
+                     "label_smoothing_factor": {"low": 0.0, "high": 0.2, "step": 0.1}},
+         "fixed": {"learning_rate": 1e-3, "alpha_over_r": 2, "lora_dropout": 0.0, "target_modules": ["q_proj"]}}  # fmt: skip
+
+
+def finite(space, name):
+    held = {**space.model_dump(mode="json", exclude={"fixed", "sampled", "sampler"}), **SMALL}
+    return SearchSpace.parse({**held, "sampler": {"name": name, "n_startup_trials": 2}}, "finite")
+
+
+def test_a_grid_ends_with_its_last_point(tmp_path, space):
+    held = {**space.model_dump(mode="json"), "sampler": {"name": "grid", "grid_points": 3}}
+    held["sampled"] = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "r": {"choices": [4, 8]}}
+    held["fixed"] |= {"alpha_over_r": 2, "lora_dropout": 0.0, "target_modules": ["q_proj"]}
+    assert len(dry_run(SearchSpace.parse(held, "grid"), 20, seed=1)) == 6
+
+
+@pytest.mark.parametrize("name", ["tpe", "random"])
+def test_a_small_space_is_tried_once_through_and_then_is_at_its_end(tmp_path, space, name):
+    """Nine configurations, for a frozen encoder has no rank; retries and a restart have their part in it."""
+    study, seen = Study(StudyFolder(tmp_path), "s", finite(space, name), seed=1), []
+    assert dry_run(study.space, 20, seed=1) and len(dry_run(study.space, 20, seed=1)) == 9
+    while not study.exhausted():
+        trial, config = again(study).claim(20, "w", f"a{len(seen)}")
+        if len(seen) == 3 and "retry_of" not in trial.user_attrs:
+            study.tell(trial, record(trial.number, config=config, reason="killed"), retry="died")
+            continue
+        seen.append(config.settings())
+        wer = config.learning_rate + (config.r or 6) / 10  # what TPE likes best it would draw again and again
+        study.tell(trial, record(trial.number, state="complete", config=config, rungs=(rung(0, wer),)))
+    assert len(seen) == 9 == len({str(settings) for settings in seen}), seen
+    assert study.claim(20, "w", "b") is None and study.used() == 9
+
+
+def test_a_space_with_a_range_has_no_end(study):
+    complete(study, 0.5)
+    assert not study.exhausted()
+
+
+def test_the_command_ends_where_all_was_tried(command, small_space, tmp_path):
+    text = small_space.read_text().replace(
+        "learning_rate: {low: 1e-3, high: 5e-3, log: true}", "learning_rate: {choices: [0.003]}"
+    )
+    small_space.write_text(text.replace("examples: 64", "examples: 32").replace("[vanilla]", "[]"))
+    done = command("run_sweep.py", "--space", small_space, "--trials", "5", "--results", tmp_path / "results")
+    assert "ended early: every configuration of the space was tried" in done.stdout
+    assert len(list((tmp_path / "results" / "tiny" / "trials").glob("*/result.json"))) == 2

@@ -116,7 +116,7 @@ class Cluster:
 
     def _late(self) -> bool:
         """Whether no trial is to be begun any more; those at work are waited for."""
-        return self.plan.timeout is not None and time.monotonic() - self._began > self.plan.timeout
+        return enough(self.plan, self.study, time.monotonic() - self._began) is not None
 
     @property
     def _logs(self) -> str:

@@ -7,6 +7,8 @@ from harness.supervisor.study import Study
 def enough(plan: Plan, study: Study, seconds: float) -> str | None:
     """Why no new trial is to be begun, or None; `seconds` is how long this call has been at work."""
     goals = plan.goals
+    if study.exhausted():
+        return "every configuration of the space was tried"
     if plan.timeout is not None and seconds > plan.timeout:
         return f"the time-out of {plan.timeout:g} s is reached"
     if goals.gpu_hours is not None and (hours := study.seconds() / 3600) >= goals.gpu_hours:

@@ -11,13 +11,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.parameters import Dimensions, count
 from harness.record import StudyFolder, has_rungs, store
-from harness.samplers import make_pruner, make_sampler, rung_step
+from harness.samplers import fresh_seed, make_pruner, make_sampler, rung_step
 from harness.sampling import configuration
 from harness.spec.result import Record, Rung, State
 from harness.spec.space import SearchSpace
 from harness.spec.trial import TrialConfig
 from harness.supervisor.limits import constraints, known_before, measured
 from harness.supervisor.storage import Database
+from harness.untried import Left, Untried, configurations, untried
 
 SLOTS = "trials"  # of the study, an attribute: how many it shall have, for whoever looks
 SECONDS = "seconds"  # of training and evaluation
@@ -48,6 +49,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.name, self.space, self.seed = folder, name, space, seed
         self.database, self.dims = database or Database(folder.path), dims
+        self._known = configurations(space)
         with self.lock():
             self.optuna = optuna.create_study(
                 study_name=name,
@@ -74,7 +76,7 @@ class Study:
     def claim(self, slots: int, worker: str, attempt: str) -> tuple[optuna.Trial, TrialConfig] | None:
         """The next trial for a worker and its attempt; None while all slots are used up or being worked on."""
         with self.lock():
-            if self.used() + len(self.running()) >= slots:
+            if self.used() + len(self.running()) >= slots or self._nothing_left():
                 return None
             trial, config = self.ask()
             trial.set_user_attr("worker", worker)
@@ -92,9 +94,25 @@ class Study:
         asked = sum(t.state != TrialState.WAITING and "retry_of" not in t.user_attrs for t in trials)
         slot = int(waiting.user_attrs.get("slot", asked)) if waiting else asked
         self.optuna.sampler = make_sampler(self.space, self.seed, slot, self.optuna)
+        if (left := self._left(trials)) is not None:
+            self.optuna.sampler = Untried(self.optuna.sampler, left, fresh_seed(self.seed, slot))
         trial = self.optuna.ask()
         trial.set_user_attr("slot", slot)
         return trial, configuration(self.space, trial)
+
+    def _left(self, trials: list[FrozenTrial]) -> Left | None:
+        """The configurations that no trial has; None in a space without an end. One that is retried has none."""
+        again = retried(trials)
+        tried = (t.params for t in trials if t.number not in again and t.state != TrialState.WAITING)
+        return None if self._known is None else untried(self._known, tried)
+
+    def _nothing_left(self) -> bool:
+        trials = self.optuna.get_trials(deepcopy=False)
+        return self._left(trials) == {} and all(t.state != TrialState.WAITING for t in trials)
+
+    def exhausted(self) -> bool:
+        """Whether every configuration was tried, and no trial is left that may have to be tried again."""
+        return self._known is not None and self._nothing_left() and not self.running()
 
     def report(self, trial: optuna.Trial, rung: Rung) -> None:
         """Store what a rung is judged by; reporting twice changes nothing. Of several objectives none is."""
@@ -280,10 +298,15 @@ def dry_run(space: SearchSpace, trials: int, seed: int) -> list[TrialConfig]:
     """Configurations as a fresh study would draw them, without results to learn from."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["minimize"] * len(space.objectives))
-    configurations = []
+    drawn, known = list[TrialConfig](), configurations(space)
     for number in range(trials):
         study.sampler = make_sampler(space, seed, number)
+        if known is not None:
+            known = untried(known, [t.params for t in study.get_trials(deepcopy=False)[-1:]])
+            if not known:
+                break
+            study.sampler = Untried(study.sampler, known, fresh_seed(seed, number))
         trial = study.ask()
-        configurations.append(configuration(space, trial))
+        drawn.append(configuration(space, trial))
         study.tell(trial, state=TrialState.FAIL)
-    return configurations
+    return drawn

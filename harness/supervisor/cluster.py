@@ -15,7 +15,7 @@ from rich.console import Console
 from harness.errors import UserError
 from harness.launch import python_path
 from harness.processes import die_with_parent
-from harness.record import Run, is_stored
+from harness.record import Run, is_stored, read_record
 from harness.supervisor.display import Terminal
 from harness.supervisor.enough import enough
 from harness.supervisor.heartbeat import GRACE_SECONDS, Heart, Watch
@@ -75,6 +75,11 @@ def _listen(study: Study, post: Post, stop: Stop) -> None:
     stop.asked.set()
 
 
+def _has_ended(run: Run) -> bool:
+    """Whether a run has a record, and not one that says it was interrupted."""
+    return is_stored(run.folder) and not (read_record(run.folder).reason or "").startswith("interrupted")
+
+
 class Cluster:
     """The jobs of one sweep."""
 
@@ -103,13 +108,14 @@ class Cluster:
                     raise UserError(f"jobs end without work done; their logs are in {self._logs}")
                 self._reap()
                 self._tell()
-                missing = [run for run in baselines if not is_stored(run.folder)]
+                missing = [run for run in baselines if not _has_ended(run)]
+                searching = used < self.plan.trials and not self._late()
                 self._whole = not missing and used >= self.plan.trials
-                if self._whole or self.stop.asked.is_set() or (self._late() and not self.jobs):
+                if self._whole or self.stop.asked.is_set() or not (searching or missing or self.jobs):
                     return
-                for post in self.posts if not self._late() else ():
-                    if post.number not in self.jobs:
-                        share = [run for run in baselines[post.number :: len(self.posts)] if run in missing]
+                for post in self.posts:
+                    share = [run for run in baselines[post.number :: len(self.posts)] if run in missing]
+                    if post.number not in self.jobs and (share or searching):  # a job without work would end at once
                         self.jobs[post.number] = self._submit(post, share)
                         say(f"worker {post.number} is job {self.jobs[post.number].job_id}")
                 time.sleep(LOOK_SECONDS)

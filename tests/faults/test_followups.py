@@ -53,6 +53,8 @@ def test_the_same_command_goes_on_to_the_same_end(disturbed, undisturbed, expect
 
 
 def test_jobs_carry_out_what_follows_too(disturbed, expected):
+    disturbed.options = OPTIONS
+    disturbed.killed_at("fake_trainer:mid_rung@3")  # a baseline has a rung, from which a job goes on
     disturbed.options = [*OPTIONS, "--workers", "2", "--launcher", "local-jobs"]
     disturbed.environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{Path(__file__).parent / 'jobs'}"
     disturbed.finish()

@@ -44,7 +44,7 @@ class Trainer:
             UserError: if the model or the data cannot be used.
             TrainerDiedError: if it does not come up.
         """
-        threads = max(1, (threads or len(os.sched_getaffinity(0))) // processes)
+        threads = max(1, (threads or threads_here()) // processes)
         environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", PYTHONPATH=python_path())
         environment |= {name: str(threads) for name in THREAD_VARIABLES}
         if gpu is not None:
@@ -126,6 +126,12 @@ class Trainer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def threads_here() -> int:
+    """As many as OMP_NUM_THREADS says, else one for each core that this process may run on."""
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(said) if said.isdigit() and int(said) else len(os.sched_getaffinity(0))
 
 
 def python_path() -> str:

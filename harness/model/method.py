@@ -95,12 +95,13 @@ def merged(base: Base, model: nn.Module) -> Iterator[None]:
         whisper = whisper_of(model)
         layers = {name: layer for name, layer in whisper.named_modules() if isinstance(layer, LoraLayer)}
     for layer in layers.values():
-        layer.merge()  # type: ignore[operator]  # each kind of layer has its own
+        layer.merge()
     try:
         yield
     finally:
         for name, layer in layers.items():
-            layer.get_base_layer().weight.data.copy_(base.pristine[f"{name}.weight"])
+            adapted: Any = layer.get_base_layer()
+            adapted.weight.data.copy_(base.pristine[f"{name}.weight"])
             layer.merged_adapters.clear()
 
 

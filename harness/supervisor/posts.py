@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.devices import gpus
 from harness.errors import UserError
+from harness.launch import threads_here
 from harness.supervisor.plan import Place
 
 
@@ -39,7 +40,7 @@ def posts(place: Place, processes: int = 1) -> list[Post]:
     if found and number > room:
         each = -(-number // len(found))
         raise UserError(f"{number} workers on {len(found)} GPUs need --trials-per-gpu {each}, memory permitting")
-    threads = max(1, len(os.sched_getaffinity(0)) // number)
+    threads = max(1, threads_here() // number)
     apart = bool(found) and (number > 1 or place.launcher != "local")
     return [Post(name, n, found[n % len(found)] if apart else None, threads, os.getpid()) for n in range(number)]
 

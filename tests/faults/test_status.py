@@ -71,5 +71,8 @@ def test_workers_divide_gpus_and_threads(monkeypatch):
         posts(Place(workers=3))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [(post.gpu, post.threads) for post in posts(Place(workers=3))] == [(None, 2)] * 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert [post.threads for post in posts(Place(workers=2))] == [2, 2]
     assert len(posts(Place())) == 1

@@ -1,6 +1,7 @@
 """Publishing: each form loads in its own program and says what its source says."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -114,6 +115,25 @@ def test_every_form_decodes_as_its_source_and_is_described(publish, studies, lea
     held = json.loads((folder / "merged" / "generation_config.json").read_text())
     assert held["language"] == "en" and held["task"] == "transcribe"
     assert (folder / "ctranslate2" / "preprocessor_config.json").is_file(), "faster-whisper reads it"
+
+
+def test_a_refit_is_published_without_a_claim_on_the_speech_it_was_trained_on(publish, studies, request):
+    code, _, err = publish("--study", "lora", "--refit")
+    assert code == 2 and "has no refit of its best trial; run_sweep.py --refit makes it" in err
+    shutil.copytree(studies.results / "lora", studies.results / "refitted")
+    request.addfinalizer(lambda: shutil.rmtree(studies.results / "refitted"))
+    trial, again = (studies.results / "refitted" / place for place in ("trials/0", "refit/0/1"))
+    shutil.copytree(trial, again)
+    held = json.loads((again / "result.json").read_text())
+    held |= {"kind": "replicate", "name": "refit of trial 0", "rungs": [], "portion": {"with_validation": True}}
+    (again / "result.json").write_text(json.dumps(held))
+    shutil.rmtree(trial / "weights")
+    code, out, err = publish("--study", "refitted", "--refit", "--to", "adapter", "--sample", 2)
+    assert code == 0, err
+    assert "refit of trial 0 of study refitted, trained on validation too, which no longer tells its WER" in out
+    assert "on 2 validation clips that it was trained on" in out
+    text = (studies.results / "refitted/published/refit_of_trial_0/adapter/README.md").read_text()
+    assert "by which it was chosen" not in text
 
 
 def test_a_form_that_decodes_differently_is_told(publish, studies, tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def find_winner(
         found = [item for item in trained if item[1].kind == "trial"] or trained
         if not found:
             raise UserError(f"study {study!r} has no completed run that was trained; run_sweep.py goes on with it")
-        chosen = min(found, key=lambda item: (item[1].scores.wer if item[1].scores else 0.0, item[1].name))
+        chosen = min(found, key=lambda item: (item[1].scores.wer if item[1].scores else 0.0, item[1].number or 0))
     path, record = chosen
     if refit:
         again = [(p, r) for p, r in stored if r.portion.with_validation and r.number == record.number]

@@ -50,7 +50,11 @@ def make_sampler(space: SearchSpace, seed: int, number: int, study: optuna.Study
         if sampler.name == "nsga2":
             return optuna.samplers.NSGAIISampler(seed=fresh, population_size=max(2, sampler.n_startup_trials))
         # A trial that runs elsewhere counts as a bad one meanwhile, so that two workers do not try the same.
-        return optuna.samplers.TPESampler(seed=fresh, n_startup_trials=sampler.n_startup_trials, constant_liar=True)
+        tpe = optuna.samplers.TPESampler(seed=fresh, n_startup_trials=sampler.n_startup_trials, constant_liar=True)
+        if study is not None and isinstance(study.sampler, optuna.samplers.TPESampler):
+            # What it has learned of the settings that all trials share; without it, each would read all trials anew.
+            tpe._search_space = study.sampler._search_space
+        return tpe
 
 
 class Proposed(BaseSampler):

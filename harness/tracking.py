@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -18,6 +18,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else a dead ser
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 
+import mlflow.entities
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
@@ -57,6 +58,8 @@ def _never_stops_training(
             if not self.behind:
                 print(f"MLflow is behind ({error}); the records are safe, and it will catch up", file=sys.stderr)
             self.behind = True
+            self._rungs.clear()
+            self.ended.clear()
 
     return guarded
 
@@ -72,6 +75,10 @@ class Mirror:
         """Open the database in the study's folder, or a tracking server at `uri`; trouble leaves it `behind`."""
         self.folder, self.study, self.uri, self.behind = folder, study, uri, False
         self._runs: dict[str, str] = {}
+        # What this process knows to be in MLflow, so that it need not ask: nothing after trouble.
+        self._rungs: dict[str, set[int]] = {}  # of a run that it began: the steps logged
+        self.ended = set[str]()  # runs that agree with their records
+        self._found: dict[str, mlflow.entities.Run] = {}  # when it connected, for who comes first
         self._connected = False
         self._try_to_connect()
 
@@ -89,13 +96,18 @@ class Mirror:
             self._experiment = experiment.experiment_id if experiment else self._create_experiment()
             if self.uri is None:
                 _make_relative(database, self._experiment)
-        for run in self._client.search_runs([self._experiment], max_results=50_000):
-            self._runs[run.data.tags.get("record", "")] = run.info.run_id
+        self._found = self._search()
+        self._runs = {record: run.info.run_id for record, run in self._found.items()}
         if "study" not in self._runs:
             self._create("study", {"mlflow.runName": self.study, "kind": "study"})
         self._parent = self._runs["study"]
         self._client.update_run(self._parent, status="RUNNING")
         self._connected = True
+
+    def _search(self, which: str = "") -> dict[str, mlflow.entities.Run]:
+        """Runs by their record."""
+        runs = self._client.search_runs([self._experiment], filter_string=which, max_results=50_000)
+        return {run.data.tags.get("record", ""): run for run in runs}
 
     def _create_experiment(self) -> str:
         tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.sharedViewState.sweep": json.dumps(VIEW)}
@@ -120,22 +132,35 @@ class Mirror:
     @_never_stops_training
     def begin(self, run: Run) -> None:
         """Open a child run."""
-        self._client.update_run(self._opened(run), status="RUNNING")
+        key = self.folder.key(run.folder)
+        known = key in self._runs
+        self.ended.discard(key)
+        run_id = self._opened(run)
+        if known:
+            self._client.update_run(run_id, status="RUNNING")
+        else:  # a run begins as running, and nothing is logged in it
+            self._rungs[key] = set()
 
     @_never_stops_training
     def rung(self, run: Run, rung: Rung) -> None:
         """Log one evaluation."""
-        run_id = self._runs.get(self.folder.key(run.folder)) or self._opened(run)
-        self._client.log_batch(run_id, metrics=_rung_metrics(rung))
+        key = self.folder.key(run.folder)
+        self._client.log_batch(self._runs.get(key) or self._opened(run), metrics=_rung_metrics(rung))
+        self._rungs.get(key, set()).add(rung.step)
 
     @_never_stops_training
     def end(self, run: Run, record: Record) -> None:
         """Complete a child run from its record: metrics, tags, artifacts, status."""
-        run_id = self._opened(run)
-        seen = {point.step for point in self._client.get_metric_history(run_id, "loss")}
+        key = self.folder.key(run.folder)
+        seen, run_id = self._rungs.pop(key, None), self._runs.get(key, "")
+        logged: Container[str] = ()
+        if seen is None:
+            run_id = self._opened(run)
+            seen = {point.step for point in self._client.get_metric_history(run_id, "loss")}
+            logged = self._client.get_run(run_id).data.metrics
         metrics = [metric for rung in record.rungs if rung.step not in seen for metric in _rung_metrics(rung)]
         if record.cost is not None:
-            last, logged = record.cost.steps, self._client.get_run(run_id).data.metrics
+            last = record.cost.steps
             numbers = {k: v for k, v in record.cost.model_dump().items() if isinstance(v, int | float)}
             metrics += [Metric(name, value, _now(), last) for name, value in numbers.items() if name not in logged]
         tags = [
@@ -146,6 +171,7 @@ class Mirror:
         self._client.log_batch(run_id, metrics=metrics, tags=tags)
         self._attach(run, run_id)
         self._client.set_terminated(run_id, status=STATUS[record.state])
+        self.ended.add(key)
 
     def _attach(self, run: Run, run_id: str) -> None:
         """A record's files; of a search's trials not the weights, for those of most are removed again."""
@@ -164,19 +190,22 @@ class Mirror:
 
     @_never_stops_training
     def catch_up(self, records: Iterable[tuple[Path, Record]]) -> None:
-        """Bring every child run in line with its record, and end those that have none."""
+        """Bring every child run in line with its record, and end those that have none; records in `ended` may lack."""
         if not self._connected:
             self._connect()
         self.behind = False
-        runs = {r.data.tags.get("record"): r for r in self._client.search_runs([self._experiment], max_results=50_000)}
+        # A search takes seconds for thousands of runs. What runs and should not is all that is looked for once the
+        # rest agrees; a record that is not found is ended again, which changes nothing.
+        runs, self._found = self._found or self._search("attributes.status = 'RUNNING'" if self.ended else ""), {}
         known = {self.folder.key(folder): (folder, record) for folder, record in records}
         for key, (folder, record) in known.items():
             if key not in runs or runs[key].info.status != STATUS[record.state]:
                 self.end(Run.of(folder, record), record)
             if self.behind:
                 return
+            self.ended.add(key)
         for name, run in runs.items():
-            if name != "study" and name not in known and run.info.status == "RUNNING":
+            if name != "study" and name not in known and name not in self.ended and run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, status="KILLED")
 
     @_never_stops_training

@@ -155,7 +155,7 @@ def test_several_objectives_have_a_pareto_set_without_the_infeasible(tmp_path):
     held = study(tmp_path, {"vram": 4e9}, objectives=["wer", "vram"])
     for wer, memory in ((0.3, 3e9), (0.4, 2e9), (0.5, 2.5e9), (0.1, 5e9)):
         trial, config = held.ask()
-        held.may_go_on(trial, rung(0, wer))  # Optuna's own report would raise
+        held.may_go_on(trial, rung(0, wer), None)  # Optuna's own report would raise
         end(held, trial, config, done(trial.number, config, wer, peak_memory_bytes=int(memory)))
     assert held.pareto() == [(0, [0.3, 3e9]), (1, [0.4, 2e9])]
     assert held.ranked() == [0, 1, 2]

@@ -112,3 +112,21 @@ def test_every_pruner_stops_the_worse_and_spares_the_best(name):
         else:
             study.tell(trial, value)
     assert 0.1 not in stopped and 0.9 in stopped
+
+
+def test_tpe_proposes_the_same_whether_it_remembers_the_shared_settings_or_looks_for_them_again():
+    """What one trial's sampler found out of the trials so far is handed on to the next one's."""
+
+    def proposed(remember: bool) -> tuple[list[dict], int]:
+        study, seen = optuna.create_study(), set()
+        for number in range(12):
+            if not remember:
+                study.sampler = optuna.samplers.RandomSampler()
+            study.sampler = make_sampler(space(), 1, number, study)
+            seen.add(study.sampler._search_space)
+            trial = study.ask()
+            study.tell(trial, configuration(space(), trial).learning_rate)
+        return [trial.params for trial in study.trials], len(seen)
+
+    (remembered, one), (anew, many) = proposed(True), proposed(False)
+    assert remembered == anew and (one, many) == (1, 12)

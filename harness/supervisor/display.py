@@ -197,7 +197,11 @@ class Terminal:
         table.add_column("settings", overflow="fold")
         table.add_column("WER % by rung", no_wrap=True)
         table.add_column("state", no_wrap=True)
-        for name, row in self._rows.items():
+        # As many as there is room for, of those that ended the last; a table of thousands would take long to draw.
+        room = max(1, self._console.height - 4)
+        running = [item for item in self._rows.items() if item[1].state == "running"][-room:]
+        ended = [item for item in self._rows.items() if item[1].state != "running"]
+        for name, row in [*ended[max(0, len(ended) + len(running) - room) :], *running]:
             wers = " ".join(f"{100 * wer:.1f}" for wer in row.wers)
             table.add_row(name, row.settings, wers, row.state, style="bold" if row.state == "running" else "")
         return Group(table, self._progress())

@@ -7,13 +7,16 @@ from harness.supervisor.study import Study
 from harness.tuned import tuned_baselines
 
 
-def keep_best(study: Study, keep: int) -> None:
+def keep_best(study: Study, keep: int, removed: set[int]) -> None:
     """Remove the weights of all but the best `keep` complete trials. Baselines and replicates keep theirs.
 
-    A trial that was pruned or failed has stored none.
+    A trial that was pruned or failed has stored none. `removed` remembers whose are gone, for they do not come back:
+    looking again at each trial each time would take longer with every trial.
     """
     for number in study.ranked()[keep:]:
-        shutil.rmtree(study.folder.trial(number) / "weights", ignore_errors=True)
+        if number not in removed:
+            shutil.rmtree(study.folder.trial(number) / "weights", ignore_errors=True)
+            removed.add(number)
 
 
 def keep_best_tuned(folder: StudyFolder) -> None:

@@ -46,16 +46,16 @@ class Mirroring:
 
     def finish(self, best: Record | None) -> None:
         """The sweep ends: bring everything in line with the records, and end the study's run."""
-        self._calls.put(lambda mirror: mirror.catch_up(self._folder.records()))
+        self._calls.put(lambda mirror: mirror.catch_up(self._folder.records(mirror.ended)))
         self._calls.put(lambda mirror: mirror.close(best))
 
     def _run(self) -> None:
         mirror = Mirror(self._folder, self._study, self._uri)
-        mirror.catch_up(self._folder.records())
+        mirror.catch_up(self._folder.records(mirror.ended))
         again = time.monotonic() + AGAIN_SECONDS
         while (call := self._calls.get()) is not None:
             if mirror.behind and time.monotonic() > again:
-                mirror.catch_up(self._folder.records())
+                mirror.catch_up(self._folder.records(mirror.ended))
                 again = time.monotonic() + AGAIN_SECONDS
             if not mirror.behind:
                 call(mirror)

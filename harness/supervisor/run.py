@@ -87,6 +87,8 @@ class Sweep:
                 Mirroring(self.folder, self.plan.study, self.display.say, place.mlflow_uri) as self.mirror,
                 self.stop.signals(self.display.say, self.workers),
             ):
+                for worker in self.workers:
+                    worker.watchers.append(self.mirror)
                 self._work(baselines)
                 self._reap()
                 keep_best_tuned(self.folder)

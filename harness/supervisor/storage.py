@@ -28,6 +28,7 @@ REPEATABLE = (
     "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr", "get_trial", "get_all_trials",
     "_get_trials", "get_study_user_attrs", "get_study_system_attrs", "get_study_directions", "get_best_trial",
     "get_trial_id_from_study_id_trial_number", "get_study_id_from_name", "record_heartbeat",
+    "_create_new_trial", "_set_trial_param", "_get_best_trial_id",  # by which Optuna's own cache calls them
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The Optuna side of a study: asking, reporting, telling, and putting interrupted trials right."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Literal
@@ -65,9 +65,7 @@ class Study:
 
     def used(self) -> int:
         """Slots of N that are used up: finished trials, without the failures that were tried again."""
-        trials = self.optuna.get_trials(deepcopy=False)
-        again = retried(trials)
-        return sum(t.state.is_finished() and t.number not in again for t in trials)
+        return _used(self.optuna.get_trials(deepcopy=False))
 
     def running(self) -> list[FrozenTrial]:
         """Trials that somebody has asked for and not ended."""
@@ -76,20 +74,22 @@ class Study:
     def claim(self, slots: int, worker: str, attempt: str) -> tuple[optuna.Trial, TrialConfig] | None:
         """The next trial for a worker and its attempt; None while all slots are used up or being worked on."""
         with self.lock():
-            if self.used() + len(self.running()) >= slots or self._nothing_left():
+            trials = self.optuna.get_trials(deepcopy=False)
+            busy = sum(t.state == TrialState.RUNNING for t in trials)
+            if _used(trials) + busy >= slots or self._nothing_left(trials):
                 return None
-            trial, config = self.ask()
+            trial, config = self.ask(trials)
             trial.set_user_attr("worker", worker)
             trial.set_user_attr("attempt_id", attempt)
             return trial, config
 
-    def ask(self) -> tuple[optuna.Trial, TrialConfig]:
+    def ask(self, trials: list[FrozenTrial] | None = None) -> tuple[optuna.Trial, TrialConfig]:
         """The next trial: one that waits (to be tried again, or enqueued), else what the sampler proposes.
 
         A trial draws by its slot, which a retry has from the trial before, so that a study that was disturbed
-        proposes what an undisturbed one does.
+        proposes what an undisturbed one does. `trials` are all there are, where the caller has just read them.
         """
-        trials = self.optuna.get_trials(deepcopy=False)
+        trials = self.optuna.get_trials(deepcopy=False) if trials is None else trials
         waiting = next((t for t in trials if t.state == TrialState.WAITING), None)
         asked = sum(t.state != TrialState.WAITING and "retry_of" not in t.user_attrs for t in trials)
         slot = int(waiting.user_attrs.get("slot", asked)) if waiting else asked
@@ -97,7 +97,6 @@ class Study:
         if (left := self._left(trials)) is not None:
             self.optuna.sampler = Untried(self.optuna.sampler, left, fresh_seed(self.seed, slot))
         trial = self.optuna.ask()
-        trial.set_user_attr("slot", slot)
         return trial, configuration(self.space, trial)
 
     def _left(self, trials: list[FrozenTrial]) -> Left | None:
@@ -106,57 +105,62 @@ class Study:
         tried = (t.params for t in trials if t.number not in again and t.state != TrialState.WAITING)
         return None if self._known is None else untried(self._known, tried)
 
-    def _nothing_left(self) -> bool:
-        trials = self.optuna.get_trials(deepcopy=False)
+    def _nothing_left(self, trials: list[FrozenTrial]) -> bool:
         return self._left(trials) == {} and all(t.state != TrialState.WAITING for t in trials)
 
     def exhausted(self) -> bool:
         """Whether every configuration was tried, and no trial is left that may have to be tried again."""
-        return self._known is not None and self._nothing_left() and not self.running()
+        trials = self.optuna.get_trials(deepcopy=False)
+        return self._nothing_left(trials) and all(t.state != TrialState.RUNNING for t in trials)
 
-    def report(self, trial: optuna.Trial, rung: Rung) -> None:
-        """Store what a rung is judged by; reporting twice changes nothing. Of several objectives none is."""
-        if len(self.space.objectives) > 1:
-            return
-        step = rung_step(self.space.pruner, rung.index)
-        if step not in trial.storage.get_trial(trial._trial_id).intermediate_values:
-            trial.report(rung.loss if self.space.judge == "loss" or not rung.scores else rung.scores.wer, step=step)
+    def may_go_on(self, trial: optuna.Trial, rung: Rung, attempt: str | None) -> bool:
+        """Report a rung and ask the pruner, which cannot judge several objectives.
 
-    def may_go_on(self, trial: optuna.Trial, rung: Rung) -> bool:
-        """Report a rung and ask the pruner, which cannot judge several objectives."""
-        self.report(trial, rung)
+        Neither it nor the sampler must learn from an attempt that was given to another worker meanwhile.
+        """
+        stored = _stored(trial)
+        if not _holds(stored, attempt):
+            return False
+        self.replay(trial, [rung], stored)
         return len(self.space.objectives) > 1 or not trial.should_prune()
 
-    def replay(self, trial: optuna.Trial, rungs: Sequence[Rung]) -> None:
-        """Report the rungs of the attempt before, in order: successive halving would take a late one for all below."""
-        for rung in rungs:
-            self.report(trial, rung)
+    def replay(self, trial: optuna.Trial, rungs: Sequence[Rung], stored: FrozenTrial | None = None) -> None:
+        """Store what rungs are judged by; a second time changes nothing. Of several objectives none is stored.
 
-    def holds(self, trial: optuna.Trial, attempt: str) -> bool:
-        """Whether an attempt still owns its trial: it has not been ended, or given to another."""
-        stored = trial.storage.get_trial(trial._trial_id)
-        return stored.state == TrialState.RUNNING and stored.user_attrs.get("attempt_id") == attempt
+        In order: successive halving would take a late one for all below. `stored` is the trial as it was just read.
+        """
+        if len(self.space.objectives) > 1 or not rungs:
+            return
+        told = (stored or _stored(trial)).intermediate_values
+        for rung in rungs:
+            if (step := rung_step(self.space.pruner, rung.index)) not in told:
+                trial.report(rung.loss if self.space.judge == "loss" or not rung.scores else rung.scores.wer, step=step)
 
     def finish(self, trial: optuna.Trial, attempt: Path, record: Record, retry: Retry | None = None) -> bool:
         """Store the record of an attempt, then tell Optuna; False, and nothing is done, where it lost its trial."""
         with self.lock():
-            if not self.holds(trial, attempt.name):
+            stored = _stored(trial)
+            if not _holds(stored, attempt.name):
                 return False
             store(attempt, self.folder.trial(trial.number), record)
-            self.tell(trial, record, retry)
+            self.tell(trial, record, retry, stored)
         return True
 
-    def tell(self, trial: optuna.Trial, record: Record, retry: Retry | None = None) -> None:
+    def tell(
+        self, trial: optuna.Trial, record: Record, retry: Retry | None = None, stored: FrozenTrial | None = None
+    ) -> None:
         """Tell Optuna how a recorded trial ended; a second time changes nothing.
 
-        A retry is enqueued before the failure is told: a crash between the two then costs nothing.
+        A retry is enqueued before the failure is told: a crash between the two then costs nothing. `stored` is the
+        trial as it was just read.
         """
-        if trial.storage.get_trial(trial._trial_id).state.is_finished():
+        stored = stored or _stored(trial)
+        if stored.state.is_finished():
             return
-        self.replay(trial, record.rungs)
+        self.replay(trial, record.rungs, stored)
         if record.reason:
             trial.set_user_attr("reason", record.reason)
-        kept = self._constrain(trial, record)
+        kept = self._constrain(trial, record, stored)
         trial.set_user_attr(SECONDS, _seconds(record))
         if retry and record.state == "fail" and self._may_retry(trial, retry):
             self._enqueue_again(trial, retry)
@@ -192,7 +196,7 @@ class Study:
         """Why a configuration need not be trained to be known as infeasible."""
         return known_before(self.space.limits, self.dims, config)
 
-    def _constrain(self, trial: optuna.Trial, record: Record) -> bool:
+    def _constrain(self, trial: optuna.Trial, record: Record, stored: FrozenTrial) -> bool:
         """Tell which limits were kept: every trial sets every constraint, at most 0 where it holds; whether all were.
 
         Running out of memory told as a failure would teach the sampler nothing; as a broken constraint it does.
@@ -200,9 +204,8 @@ class Study:
         if record.state == "fail":
             return True
         found = constraints(self.space.limits, record, self.trainable(record.config))
-        told = trial.storage.get_trial(trial._trial_id).constraints
         for name, value in found.items():
-            if name not in told:
+            if name not in stored.constraints:
                 trial.set_constraint(name, value)
         return all(value <= 0 for value in found.values())
 
@@ -229,20 +232,22 @@ class Study:
 
     def checkpoint(self, trial: optuna.Trial) -> Path | None:
         """Where the newest rung of the attempts before this trial is kept, if one was reached."""
-        trials = self.optuna.get_trials(deepcopy=False)
-        earlier = trial.user_attrs.get("retry_of")
-        while earlier is not None:
-            if has_rungs(folder := self.folder.trial(earlier) / "checkpoint"):
+        for number in self._earlier(trial):
+            if has_rungs(folder := self.folder.trial(number) / "checkpoint"):
                 return folder
-            earlier = trials[earlier].user_attrs.get("retry_of")
         return None
 
     def forget_checkpoints(self, trial: optuna.Trial) -> None:
         """Remove what the attempts before a trial that has ended had kept."""
-        trials = self.optuna.get_trials(deepcopy=False)
-        earlier: int | None = trial.number
+        for number in (trial.number, *self._earlier(trial)):
+            shutil.rmtree(self.folder.trial(number) / "checkpoint", ignore_errors=True)
+
+    def _earlier(self, trial: optuna.Trial) -> Iterator[int]:
+        """The trials that this one is a retry of, the last one first."""
+        earlier = trial.user_attrs.get("retry_of")
+        trials = self.optuna.get_trials(deepcopy=False) if earlier is not None else []
         while earlier is not None:
-            shutil.rmtree(self.folder.trial(earlier) / "checkpoint", ignore_errors=True)
+            yield earlier
             earlier = trials[earlier].user_attrs.get("retry_of")
 
     def feasible(self) -> list[FrozenTrial]:
@@ -287,6 +292,22 @@ def _seconds(record: Record) -> float:
         return record.cost.train_seconds + record.cost.evaluation_seconds
     trained = record.rungs[-1].train_seconds if record.rungs else 0.0
     return trained + sum(rung.evaluation_seconds for rung in record.rungs)
+
+
+def _stored(trial: optuna.Trial) -> FrozenTrial:
+    """The trial as it stands in the storage, which others write too; the object at hand knows only its own doing."""
+    frozen: FrozenTrial = trial.storage.get_trial(trial._trial_id)
+    return frozen
+
+
+def _holds(stored: FrozenTrial, attempt: str | None) -> bool:
+    """Whether an attempt still owns its trial: it has not been ended, or given to another."""
+    return stored.state == TrialState.RUNNING and stored.user_attrs.get("attempt_id") == attempt
+
+
+def _used(trials: list[FrozenTrial]) -> int:
+    again = retried(trials)
+    return sum(t.state.is_finished() and t.number not in again for t in trials)
 
 
 def retried(trials: list[FrozenTrial]) -> set[int]:

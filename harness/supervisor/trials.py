@@ -20,13 +20,14 @@ def carry_out_trials(
     study: Study, worker: Worker, heart: Heart, slots: int, name: str, may_begin: Callable[[], bool]
 ) -> None:
     """Work until all slots are used up; while the last are others' work, wait, for those may have to be tried again."""
+    removed = set[int]()
     while study.used() < slots and may_begin():
-        if not carry_out_trial(study, worker, heart, slots, name):
+        if not carry_out_trial(study, worker, heart, slots, name, removed):
             worker.stop.asked.wait(WAIT_SECONDS)
 
 
-def carry_out_trial(study: Study, worker: Worker, heart: Heart, slots: int, name: str) -> bool:
-    """One trial; False where no slot was free."""
+def carry_out_trial(study: Study, worker: Worker, heart: Heart, slots: int, name: str, removed: set[int]) -> bool:
+    """One trial; False where no slot was free. `removed` are the trials whose weights are known to be gone."""
     attempt = study.folder.path / "attempts" / uuid.uuid4().hex[:12]
     claimed = study.claim(slots, name, attempt.name)
     if claimed is None:
@@ -39,8 +40,7 @@ def carry_out_trial(study: Study, worker: Worker, heart: Heart, slots: int, name
     rivals = Rivals(study)
 
     def judge(rung: Rung) -> bool:
-        # Sampler and pruner must not learn from an attempt that was given to another worker meanwhile.
-        return study.holds(trial, attempt.name) and study.may_go_on(trial, rung) and rivals.may_go_on(rung, config)
+        return study.may_go_on(trial, rung, attempt.name) and rivals.may_go_on(rung, config)
 
     with heart.beating(trial._trial_id):
         resume = study.checkpoint(trial)
@@ -58,5 +58,5 @@ def carry_out_trial(study: Study, worker: Worker, heart: Heart, slots: int, name
     worker.ended(run, record)
     if outcome.retry is None:
         study.forget_checkpoints(trial)
-    keep_best(study, worker.plan.keep)
+    keep_best(study, worker.plan.keep, removed)
     return True

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from mlflow import MlflowClient
 
 from harness.catalog import ROOT
 
@@ -20,6 +21,17 @@ def status(disturbed, columns: int) -> str:
     return done.stdout
 
 
+def mirrored(disturbed, wanted: dict[str, str], seconds: float = 60) -> None:
+    """MLflow shows these runs in these states, soon, and while the sweep is at work."""
+    end, found = time.monotonic() + seconds, {}
+    client = MlflowClient(tracking_uri=f"sqlite:///{disturbed.study / 'mlflow.db'}")
+    while not wanted.items() <= found.items():
+        assert time.monotonic() < end, found
+        time.sleep(0.1)
+        runs = client.search_runs([client.get_experiment_by_name("s").experiment_id])
+        found = {run.data.tags["record"]: run.info.status for run in runs}
+
+
 def test_status_tells_of_a_sweep_at_work_and_weights_go_as_it_goes(disturbed):
     disturbed.environment["FAKE_SECONDS"] = "0.2"
     disturbed.options = ["--keep", "1"]
@@ -28,6 +40,7 @@ def test_status_tells_of_a_sweep_at_work_and_weights_go_as_it_goes(disturbed):
     shown = status(disturbed, 60)
     assert "study s: 1 of 5 trials" in shown and "best: trial 0" in shown
     assert "trial 1" in shown and "supervisor" in shown and "time left" in shown
+    mirrored(disturbed, {"baselines/vanilla/1": "FINISHED", "trials/0": "FINISHED", "trials/1": "RUNNING"})
     process.kill()
     process.wait()
     time.sleep(0.1)

@@ -12,7 +12,6 @@ two. The ceiling is what this device reaches multiplying large matrices in the s
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ from harness import catalog
 from harness.bench import make_accelerator
 from harness.data.batches import Batch, Step
 from harness.flops import training_flops
-from harness.meter import Clock, Peaks, is_out_of_memory, synchronize
+from harness.machine import matmul_rate
+from harness.meter import Clock, Peaks, is_out_of_memory
 from harness.model.base import Base, load_base
 from harness.model.method import attach, detach
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
@@ -96,24 +96,6 @@ def random_steps(dims: Dimensions, config: TrialConfig, tokens: int) -> Iterator
     batch = Batch(mel, labels.roll(1, dims=1), labels)
     while True:
         yield Step([batch] * config.gradient_accumulation_steps, config.effective_batch_size, batch.label_tokens)
-
-
-def matmul_rate(device: torch.device, precision: str, seconds: float = 1.0) -> float:
-    """FLOP/s of multiplying large square matrices: the ceiling that training can reach on this device."""
-    size = 8192 if device.type == "cuda" else 1024
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    one, other = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
-    for _ in range(3):
-        one @ other
-    synchronize(device)
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        for _ in range(4):
-            one @ other
-        synchronize(device)
-        count += 4
-    return 2 * size**3 * count / (time.perf_counter() - began)
 
 
 def measure(base: Base, dims: Dimensions, config: TrialConfig, steps: int, tokens: int) -> dict[str, Any]:

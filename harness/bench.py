@@ -32,11 +32,17 @@ class Bench:
     labels: list[list[int]]
     decoding: Decoding
     prefixes: Prefixes
+    prepare_seconds: float = 0.0  # what the data took when the trainer came up
 
     @property
     def pad(self) -> int:
         """The token that fills a batch; it is never in the loss."""
         return int(self.base.processor.tokenizer.pad_token_id)
+
+    @property
+    def cache(self) -> Path:
+        """The cache's folder, in which the prepared speech lies."""
+        return self.speech.entry.parents[1]
 
     def on(self, weights: BaseWeights) -> Self:
         """The same bench with the base in these weights, loaded anew where it is in others."""

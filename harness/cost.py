@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from harness.bench import Bench
 from harness.flops import training_flops
+from harness.machine import known_matmul_rate
 from harness.meter import Clock, Peaks
 from harness.parameters import dimensions_of
+from harness.processes import world_size
 from harness.spec.result import Cost, Rung
 from harness.spec.trial import TrialConfig
 from harness.train import Progress
@@ -28,6 +30,12 @@ def measured(
     seconds = progress.seconds - progress.first_seconds
     rate = (progress.examples - progress.first_examples) / seconds if seconds > 0 else None
     train = bench.speech.report["splits"]["train"]
+    sizes = dimensions_of(bench.base.model.config)
+    flops = training_flops(sizes, config, progress.examples, progress.label_tokens, cached_layers)
+    matmuls = known_matmul_rate(
+        bench.base.device, config.precision, bench.speech.entry.parents[1]
+    )  # the cache's folder
+    ceiling = (matmuls or 0.0) * progress.seconds * world_size()
     return Cost(
         steps=progress.step,
         examples=progress.examples,
@@ -50,9 +58,9 @@ def measured(
         adapter_bytes=None,
         train_joules=progress.joules,
         evaluation_joules=evaluation.joules,
-        train_flops=training_flops(
-            dimensions_of(bench.base.model.config), config, progress.examples, progress.label_tokens, cached_layers
-        ),
+        train_flops=flops,
+        matmul_rate=matmuls,
+        matmul_share=flops / ceiling if ceiling else None,
         cached_encoder_layers=cached_layers,
         per_device_train_batch_size=config.per_device_train_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,

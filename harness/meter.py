@@ -175,7 +175,7 @@ def is_poisoned(error: BaseException) -> bool:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, device and commit, for the record."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "device": device.type,
         "device_name": name,
@@ -188,7 +188,8 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The CPU's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -115,10 +115,12 @@ def open_bench(
     base = load_base(order.model, device)
     if rank() > 0:
         torch.distributed.barrier()  # the first process prepares, the others open what it made
+    began = time.monotonic()
     speech = prepare_speech(order, base.processor, base.model.config.max_target_positions, say)
     if rank() == 0 and world_size() > 1:
         torch.distributed.barrier()
-    return make_bench(base, speech, order.task, Path(order.cache_dir) / "prefixes" if order.encoder_cache else None)
+    made = make_bench(base, speech, order.task, Path(order.cache_dir) / "prefixes" if order.encoder_cache else None)
+    return replace(made, prepare_seconds=time.monotonic() - began)
 
 
 def prepare_only(order: Open, say: Callable[[str], None]) -> Speech:
@@ -269,6 +271,7 @@ def main() -> None:
                         device=bench.base.device.type,
                         environment=environment(bench.base.device),
                         data=bench.speech.report,
+                        prepare_seconds=bench.prepare_seconds,
                     )
                 )
             elif bench is None:

@@ -4,11 +4,14 @@ import csv
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
 from harness.catalog import ROOT
+from harness.record import StudyFolder
 from harness.spec.task import Task
+from harness.supervisor.ledger import PHASES, time_spent
 
 HEAVY = ("torch", "transformers", "peft", "accelerate")
 
@@ -17,8 +20,24 @@ def sweep(command, small_space, cache, *more, code=0):
     return command("run_sweep.py", "--space", small_space, "--study", "s", "--cache-dir", cache, *more, code=code)
 
 
+def the_time_is_accounted_for(study, seconds):
+    spent = time_spent(StudyFolder(study))
+    costs = [
+        json.loads(path.read_text())["cost"] for path in study.glob("*/**/result.json") if "artifacts" not in path.parts
+    ]
+    assert sum(spent[phase] for phase in PHASES) == pytest.approx(spent["wall"], abs=0.1)
+    assert min(spent.values()) > -0.02 * spent["wall"] and spent["start"] > 0 and spent["prepare"] > 0
+    for phase, name in (("train", "train_seconds"), ("evaluate", "evaluation_seconds")):
+        assert spent[phase] == pytest.approx(sum(cost[name] for cost in costs), abs=0.1)
+    assert 0.5 * seconds < spent["wall"] < seconds, "but for what the command does before its worker begins"
+    shares = [cost["matmul_share"] for cost in costs if cost["steps"]]
+    assert len(shares) == 2 and all(0 < share < 1.5 for share in shares)
+
+
 def test_from_space_to_leaderboard(command, small_space, cache, tmp_path):
+    began = time.monotonic()
     first = sweep(command, small_space, cache, "--trials", "2")
+    the_time_is_accounted_for(tmp_path / "results/s", time.monotonic() - began)
     assert "best: trial" in first.stdout and "compare.py --study s" in first.stdout
     assert sweep(command, small_space, cache, "--trials", "2").stdout.count("loading") == 1
     trials = sorted(path.name for path in (tmp_path / "results/s/trials").iterdir())
@@ -26,6 +45,10 @@ def test_from_space_to_leaderboard(command, small_space, cache, tmp_path):
 
     board = command("compare.py", "--study", "s", "--cache-dir", cache)
     assert "vanilla" in board.stdout
+    assert "Where the time went" in (tmp_path / "results/s/comparison/report.html").read_text()
+    assert "| evaluate |" in (tmp_path / "results/s/comparison/REPRODUCIBILITY.md").read_text()
+    shown = command("run_sweep.py", "--status", "s").stdout
+    assert all(f"\n{phase} " in shown for phase in (*PHASES, "outside"))
     rows = json.loads((tmp_path / "results/s/comparison/leaderboard.json").read_text())
     assert {row["kind"] for row in rows} == {"zero_shot", "trial"}
     assert all(0 <= row["wer"] < 3 and row["rtfx"] > 0 for row in rows)

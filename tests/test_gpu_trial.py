@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from benchmarks import gpu_trial
 
 
@@ -33,10 +31,3 @@ def test_memory_that_runs_out_is_a_row(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(gpu_trial, "train", starved)
     gpu_trial.main(["--model", "toy", "--batch", "1", "--only", "lora fp32"])
     assert "out of memory" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_matrix_rate_is_a_rate(precision):
-    import torch
-
-    assert 1e9 < gpu_trial.matmul_rate(torch.device("cpu"), precision, seconds=0.05) < 1e14

@@ -122,6 +122,7 @@ COLUMNS = [
     Column("adapter", "adapter MB", lambda r: millions(r.adapter_bytes), "what is stored"),
     Column("memory", "peak MB", lambda r: millions(r.peak_memory_bytes, 0), "peak memory of the run"),
     Column("train", "train s", lambda r: whole(r.train_seconds), "training, without evaluation"),
+    Column("matmul", "matmul %", lambda r: percent(r.matmul_share), "training's share of the machine's matmul rate"),
     Column("tuning", "tuning s", lambda r: whole(r.tuning_seconds), "all trials of its search"),
     Column("trials", "trials", lambda r: whole(r.tuning_trials), "trials of its search"),
     Column("rtfx", "RTFx", lambda r: whole(r.rtfx), "audio seconds per second"),
@@ -134,7 +135,7 @@ COLUMNS = [
 ]
 BY_NAME = {column.name: column for column in COLUMNS}
 
-_COST = "rank system wer trainable adapter memory train tuning trials rtfx latency pareto"
+_COST = "rank system wer trainable adapter memory train matmul tuning trials rtfx latency pareto"
 _PAPER = "system seeds wer seed_sd cer difference p_holm"
 PRESETS = {
     "short": ["rank", "system", "kind", "wer", "difference", "p_holm", "tied"],

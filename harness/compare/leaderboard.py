@@ -19,6 +19,7 @@ COSTS = (
     "adapter_bytes",
     "peak_memory_bytes",
     "train_seconds",
+    "matmul_share",
     "steps",
 )
 
@@ -69,6 +70,7 @@ class Row(Spec):
     adapter_bytes: int | None
     peak_memory_bytes: int | None
     train_seconds: float | None
+    matmul_share: float | None
     tuning_seconds: float | None
     tuning_trials: int | None
     rtfx: float | None

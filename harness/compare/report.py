@@ -21,6 +21,7 @@ from harness.compare.fractions import FRACTION_FIELDS, DataPoint
 from harness.errors import UserError
 from harness.spec.published import Figure
 from harness.spec.task import FolderSource
+from harness.supervisor.ledger import time_spent, time_table
 
 DIFFERENCE = ["system", "reference", "difference [95 %]", "p", "Holm p", "P(better)", "seeds", "MAPSSWE p", "claim"]
 MOST_TEXT = 4_000_000  # characters of transcripts in the report
@@ -100,6 +101,8 @@ def report_page(board: Board, pictures: Sequence[Picture], published: Sequence[F
             figures=[(p.name, p.caption, base64.b64encode(p.svg).decode()) for p in pictures],
             group_fields=["grouping", "group", "utterances", *(row.system for row in board.rows)],
             groups=_groups(board),
+            time_fields=["study", "phase", "share", "what it is"],
+            time=[(f.path.name, *row) for f in board.studies for row in time_table(time_spent(f))],
             published_fields=["system", "figure", "data", "source", "what differs"],
             published=[(f.system, f.shown, f"{f.data}, {f.split}", f.source, f.differs) for f in published],
             data=data,

@@ -9,6 +9,7 @@ from harness.compare.captions import captions
 from harness.compare.escape import markdown
 from harness.compare.systems import Records
 from harness.record import StudyFolder
+from harness.supervisor.ledger import time_spent, time_table
 from harness.supervisor.tuning import AROUND
 from harness.tuned import tuned_baselines
 
@@ -48,7 +49,7 @@ def _study(folder: StudyFolder, records: Records) -> list[str]:
     if searches := tuned_baselines(records):
         names = ", ".join(markdown(f"{held.baseline} ({held.trials} trials)") for held in searches)
         parts.append(f"\nBaselines with a search of their own, {AROUND}: {names}")
-    parts += ["", *_compute(records), *_environments(records), *_data(folder, records)]
+    parts += ["", *_compute(records), *_time(folder), *_environments(records), *_data(folder, records)]
     return parts
 
 
@@ -82,6 +83,15 @@ def _compute(records: Records) -> list[str]:
     lines.append(f"- compute in total: {train:.0f} s training, {evaluation:.0f} s evaluation")
     seeds = ", ".join(map(str, sorted({record.seed for _, record in records})))
     return [*lines, f"- seeds: {seeds}\n"]
+
+
+def _time(folder: StudyFolder) -> list[str]:
+    """Where the wall time of the search went."""
+    if not (rows := time_table(time_spent(folder))):
+        return []
+    wall = time_spent(folder)["wall"]
+    lines = [f"Wall time of all trainers of the search, {wall:,.0f} s:\n", "| phase | share | what |", "|---|---:|---|"]
+    return [*lines, *(f"| {phase} | {share} | {means} |" for phase, share, means in rows), ""]
 
 
 def _environments(records: Records) -> list[str]:

@@ -92,6 +92,7 @@ class Ready(Spec):
     device: str
     environment: dict[str, Any]
     data: dict[str, Any] = Field(description="the data report: counts, hours, exclusions, hashes")
+    prepare_seconds: float = Field(0.0, description="of coming up, what the data took")
 
 
 class Report(Spec):

@@ -90,6 +90,12 @@ class Cost(Spec):
     train_joules: float | None = Field(None, description="energy of the GPU while training, where NVML counts it")
     evaluation_joules: float | None = None
     train_flops: float | None = Field(None, description="model FLOPs of the training, by harness.flops")
+    matmul_rate: float | None = Field(
+        None, description="FLOP/s of large matrix products on this machine in the trial's precision, measured once"
+    )
+    matmul_share: float | None = Field(
+        None, description="of that rate on all its processes, the share that training reached, its first steps included"
+    )
     cached_encoder_layers: int = Field(
         0, description="layers of the frozen encoder whose results training took from the cache, not in train_flops"
     )

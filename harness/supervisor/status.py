@@ -14,6 +14,7 @@ from harness.errors import UserError
 from harness.record import StudyFolder
 from harness.spec.result import Record
 from harness.supervisor.heartbeat import GRACE_SECONDS
+from harness.supervisor.ledger import time_spent, time_table
 from harness.supervisor.storage import Database
 from harness.supervisor.study import SLOTS, retried
 
@@ -52,6 +53,8 @@ def print_status(folder: StudyFolder, address: str | None, console: Console) -> 
     if running:
         console.print(_running(running, database.beat_ages()))
     _print_time(records, slots - used if slots else 0, len(running), console)
+    if spent := time_spent(folder):
+        console.print(_spent(spent))
 
 
 def _states(trials: Sequence[FrozenTrial], again: set[int]) -> Table:
@@ -88,21 +91,21 @@ def _running(trials: Sequence[FrozenTrial], beats: dict[int, float]) -> Table:
 
 
 def _print_time(records: Sequence[Record], left: int, workers: int, console: Console) -> None:
-    """Where the time went, of the runs that ended, and how long the rest may take."""
+    """How long the rest may take."""
     tried = [_seconds(r) for r in records if r.kind == "trial" and r.state != "fail"]
     if left and tried:
         ahead = left * sum(tried) / len(tried) / max(1, workers)
         console.print(f"time left: about {_time(ahead)} with {max(1, workers)} at work", highlight=False)
-    whole = sum(map(_seconds, records))
-    if not whole:
-        return
-    lost = sum(_seconds(r) for r in records if r.state == "fail")
-    train = sum(r.cost.train_seconds for r in records if r.cost)
-    evaluation = sum(r.cost.evaluation_seconds for r in records if r.cost)
-    rest = max(0.0, whole - train - evaluation - lost)
-    parts = {"training": train, "evaluation": evaluation, "failed runs": lost, "loading, storing, other": rest}
-    shares = ", ".join(f"{name} {_time(seconds)} ({seconds / whole:.0%})" for name, seconds in parts.items())
-    console.print(f"time spent: {_time(whole)}: {shares}", highlight=False)
+
+
+def _spent(spent: dict[str, float]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("time", no_wrap=True)
+    table.add_column(_time(spent["wall"]), justify="right", no_wrap=True)
+    table.add_column("of all trainers", overflow="fold")
+    for row in time_table(spent):
+        table.add_row(*row)
+    return table
 
 
 def _seconds(record: Record) -> float:

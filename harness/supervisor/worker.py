@@ -1,6 +1,8 @@
 """A worker: carries out one run after another on a trainer process of its own, and stores what came of each."""
 
 import shutil
+import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +28,7 @@ from harness.spec.judging import Judging
 from harness.spec.messages import Decide, Failed, Finished, Partial, Ready, Report, Train
 from harness.spec.result import OUT_OF_MEMORY, Record, Rung, TrialResult
 from harness.supervisor.display import Terminal
+from harness.supervisor.ledger import Ledger
 from harness.supervisor.plan import Plan
 from harness.supervisor.stopping import STOPPED, Stop
 from harness.supervisor.study import RETRIES, Retry
@@ -78,6 +81,7 @@ class Worker:
         self.plan, self.display, self.folder = plan, display, plan.folder
         self._log = plan.folder.path / (f"trainer-{number}.log" if number else "trainer.log")
         self._gpu, self._threads = gpu, threads
+        self.ledger = Ledger(plan.folder.path / "time" / f"{uuid.uuid4().hex[:12]}.json")
         self.watchers, self.stop = list(watchers), stop
         self._trainer: Trainer | None = None
         self._environment: dict[str, Any] = {}
@@ -102,6 +106,7 @@ class Worker:
         if self._trainer is not None:
             self._trainer.close()
             self._trainer = None
+            self.ledger.write()
 
     def kill(self) -> None:
         """End the trainer at once; whoever waits for its answer learns that it died."""
@@ -159,7 +164,8 @@ class Worker:
             for watcher in self.watchers if new else ():
                 watcher.rung(run, rung)
 
-        for rung in read_rungs(resume)[:-1] if resume else ():  # the last one is reported again by the trainer
+        before = read_rungs(resume) if resume else []
+        for rung in before[:-1]:  # the last one is reported again by the trainer
             at_rung(rung)
         finished, reason, retry = None, None, None
         try:
@@ -169,10 +175,12 @@ class Worker:
         if retry is None:
             shutil.rmtree(attempt / "checkpoint", ignore_errors=True)
         record = self.record(run, began, list(rungs.values()), finished, reason)
+        self.ledger.ended(record.cost, record.rungs, before)
         return Outcome(attempt, record, retry)
 
     def ended(self, run: Run, record: Record) -> None:
         """Tell the watchers that a record is stored."""
+        self.ledger.write()
         for watcher in self.watchers:
             watcher.end(run, record)
 
@@ -198,6 +206,7 @@ class Worker:
         if self._trainer is None:
             plan = self.plan
             self.display.preparing()
+            starting = time.monotonic()
             try:
                 self._trainer = Trainer(
                     plan.opening(), self._log, self._threads, self.display.say, self._gpu, processes=plan.processes
@@ -205,6 +214,7 @@ class Worker:
             except TrainerDiedError as error:
                 raise UserError(str(error)) from None
             ready = self._trainer.ready
+            self.ledger.started(time.monotonic() - starting, ready.prepare_seconds)
             write_json(self.folder.path / "data_report.json", ready.data)
             self.display.ready(ready)
             self._environment = ready.environment
@@ -255,7 +265,8 @@ class Worker:
         trainer.send(order)
         while True:
             try:
-                answer = trainer.receive()
+                with self.ledger.at_work():
+                    answer = trainer.receive()
             except TrainerDiedError as error:
                 self.close()
                 if _ran_out(order):

@@ -4,15 +4,19 @@
     python -m benchmarks.engine --stored 10000       # how fast a study of so many trials loads and reports
 
 Everything but the trainer is the real thing: Optuna on SQLite, records on disk, the MLflow mirror. Printed are CPU
-milliseconds of all threads, a trial, over each fifth of the sweep, which show growth; the sampler's own asking and
-telling, on a study without records and MLflow, stands beside it.
+milliseconds a trial early and late in the sweep, which show growth, by part: the sampler (proposing, without the
+storage), calls of the storage, the MLflow mirror's thread, and the engine, which is the rest. Asking and telling alone,
+on a study without rungs, records and MLflow, stands beside them.
 """
 
 import argparse
+import functools
 import io
 import tempfile
+import threading
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,9 @@ from harness.spec.result import Cost, Rung, Scores, TrialResult
 from harness.supervisor.display import Terminal
 from harness.supervisor.plan import Plan, make_plan
 from harness.supervisor.run import Sweep
+from harness.supervisor.storage import REPEATABLE, PatientStorage
 from harness.supervisor.study import Study
+from harness.tracking import Mirror
 
 SPLIT = {"utterances": 1, "seconds": 1.0, "speakers": 1, "hash": "0"}
 DATA = {
@@ -39,6 +45,7 @@ DATA = {
     "languages": ["en"],
 }
 UTTERANCES = 100
+MARKS, WINDOW = (100, 300), 50  # trials, beside the last one
 
 
 class Instant:
@@ -103,48 +110,85 @@ def plan_in(folder: Path, sampler: str, trials: int) -> Plan:
     )
 
 
-class Clocked(Terminal):
-    """Notes when each trial ended."""
+class Spent:
+    """CPU seconds by part, as threads count them; of calls within calls each counts what is its own."""
 
-    ends: list[float]
+    def __init__(self) -> None:
+        self.total: Counter[str] = Counter()
+        self._inner = threading.local()
+
+    def watch(self, part: str, owner: type, name: str) -> None:
+        """Count a method's time as this part's, each time it is called."""
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def watched(*arguments: Any, **named: Any) -> Any:
+            outer, began = getattr(self._inner, "seconds", 0.0), time.thread_time()
+            self._inner.seconds = 0.0
+            try:
+                return original(*arguments, **named)
+            finally:
+                seconds = time.thread_time() - began
+                self.total[part] += seconds - self._inner.seconds
+                self._inner.seconds = outer + seconds
+
+        setattr(owner, name, watched)
+
+
+class Clocked(Terminal):
+    """Notes what was spent when each trial ended."""
+
+    def __init__(self, plan: Plan, spent: Spent) -> None:
+        super().__init__(plan, Console(file=io.StringIO()))
+        self.spent = spent
+        self.ends = [self.now()]
+
+    def now(self) -> Counter[str]:
+        """CPU seconds of the process so far, in all and by part."""
+        return Counter({"all": time.process_time(), **self.spent.total})
 
     def end(self, run: Run, record: Any) -> None:
         """A trial ended."""
         super().end(run, record)
-        self.ends.append(time.process_time())
+        self.ends.append(self.now())
 
 
-def sweep(sampler: str, trials: int) -> list[float]:
-    """CPU seconds a trial in each fifth of a sweep."""
-    working.Trainer = Instant  # type: ignore[misc, assignment]
+def sweep(spent: Spent, sampler: str, trials: int) -> list[Counter[str]]:
+    """What a sweep had spent after each trial."""
     with tempfile.TemporaryDirectory() as folder:
         plan = plan_in(Path(folder), sampler, trials)
-        display = Clocked(plan, Console(file=io.StringIO()))
-        display.ends = [time.process_time()]
+        display = Clocked(plan, spent)
         Sweep(plan, display).run()
-    return fifths(display.ends)
+        return [*display.ends, display.now()]
 
 
-def asking(sampler: str, trials: int) -> list[float]:
-    """Seconds of Optuna's ask and tell alone, on SQLite, in each fifth."""
+def asking(sampler: str, trials: int) -> list[Counter[str]]:
+    """What Optuna's ask and tell alone spend, on SQLite."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    ends = [Counter({"all": time.process_time()})]
     with tempfile.TemporaryDirectory() as folder:
         space = plan_in(Path(folder), sampler, trials).space
         study = optuna.create_study(storage=f"sqlite:///{folder}/o.db")
-        ends = [time.process_time()]
         for number in range(trials):
             study.sampler = make_sampler(space, 1, number, study)
             trial = study.ask()
             config = configuration(space, trial)
             study.tell(trial, config.learning_rate)
-            ends.append(time.process_time())
-    return fifths(ends)
+            ends.append(Counter({"all": time.process_time()}))
+    return ends
 
 
-def fifths(ends: list[float]) -> list[float]:
-    """Mean seconds between ends, in five parts."""
-    size = max(1, (len(ends) - 1) // 5)
-    return [(ends[min(i + size, len(ends) - 1)] - ends[i]) / size for i in range(0, 5 * size, size)]
+def print_parts(name: str, ends: list[Counter[str]], parts: Sequence[str], marks: Sequence[int]) -> None:
+    """Milliseconds a trial of each part, over the trials before each mark; what no part counts is the engine's."""
+    for part in parts:
+        shown = []
+        for mark in marks:
+            size = min(WINDOW, mark)
+            spent = Counter(ends[mark])
+            spent.subtract(ends[mark - size])
+            spent["engine"] = spent["all"] - spent["sampler"] - spent["storage"] - spent["mirror"]
+            shown.append(f"{1000 * spent[part] / size:8.1f}")
+        print(f"{name:8} {part:20} {' '.join(shown)}", flush=True)
 
 
 def stored(trials: int) -> None:
@@ -188,11 +232,22 @@ def main() -> None:
     if given.stored:
         stored(given.stored)
         return
-    print("CPU milliseconds a trial, by fifths of the sweep")
+    marks = [mark for mark in MARKS if mark < given.trials] + [given.trials]
+    spent = Spent()
+    working.Trainer = Instant  # type: ignore[misc, assignment]
+    for call in REPEATABLE:
+        spent.watch("storage", PatientStorage, call)
+    spent.watch("sampler", Study, "ask")
+    for call in ("__init__", "begin", "rung", "end", "catch_up", "close"):
+        spent.watch("mirror", Mirror, call)
+    print(f"CPU milliseconds a trial, mean of the {WINDOW} before trial{' ' * 9}" + " ".join(f"{m:8}" for m in marks))
     for sampler in given.samplers:
-        for name, measure in (("sweep", sweep), ("ask and tell alone", asking)):
-            shown = " ".join(f"{1000 * seconds:7.1f}" for seconds in measure(sampler, given.trials))
-            print(f"{sampler:8} {name:20} {shown}", flush=True)
+        ends = sweep(spent, sampler, given.trials)
+        print_parts(sampler, ends, ("sampler", "storage", "engine", "mirror", "all"), marks)
+        whole = (ends[-1]["all"] - ends[0]["all"]) / given.trials
+        print(f"{sampler:8} {'all, whole sweep':20} {1000 * whole:8.1f}", flush=True)
+        print_parts(sampler, [Counter({"ask and tell alone": e["all"]}) for e in asking(sampler, given.trials)],
+                    ["ask and tell alone"], marks)  # fmt: skip
 
 
 if __name__ == "__main__":

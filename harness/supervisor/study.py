@@ -110,6 +110,8 @@ class Study:
 
     def exhausted(self) -> bool:
         """Whether every configuration was tried, and no trial is left that may have to be tried again."""
+        if self._known is None:
+            return False
         trials = self.optuna.get_trials(deepcopy=False)
         return self._nothing_left(trials) and all(t.state != TrialState.RUNNING for t in trials)
 

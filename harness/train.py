@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -41,6 +41,9 @@ class Progress:
     first_examples: int = 0
 
 
+Course = Generator[Step | Progress, Tensor | None, None]
+
+
 def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -55,16 +58,49 @@ def train(
 ) -> Iterator[Progress]:
     """Take optimizer steps and yield at each rung; `since` is where an interrupted training goes on.
 
-    The loss of a step is summed over its micro-batches and divided by all label tokens of the effective batch, so
-    that 16 x 1, 4 x 4 and two processes of 8 give the same gradients. The schedule follows the budget: it advances
-    with each step, or with the clock where the budget is in seconds. The clock runs only while training does: what
-    the caller does at a rung is not counted. To stop early, stop iterating.
+    To stop early, stop iterating.
 
     Raises:
         DivergedError: at the first step whose loss or gradient norm is not finite.
     """
     since = since or Progress()
     clock = Clock(accelerator.device, since.seconds, since.joules)
+    under_way = course(model, optimizer, scheduler, accelerator, steps, budget, rung_steps, max_grad_norm, clock, since)
+    loss: Tensor | None = None
+    while (said := following(under_way, loss)) is not None:
+        loss = _backward(model, said, accelerator, label_smoothing) if isinstance(said, Step) else None
+        if isinstance(said, Progress):
+            yield said
+
+
+def following(under_way: Course, loss: Tensor | None) -> Step | Progress | None:
+    """What a course says next; None at its end."""
+    try:
+        return under_way.send(loss)
+    except StopIteration:
+        return None
+
+
+def course(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    accelerator: Accelerator,
+    steps: Iterable[Step],
+    budget: Budget,
+    rung_steps: Iterable[int],
+    max_grad_norm: float,
+    clock: Clock,
+    since: Progress,
+) -> Course:
+    """The loop itself, which leaves to others how gradients are computed: alone, or with those of other trials.
+
+    It yields each Step of which it wants the gradients, and is sent its loss when they are there; at each rung it
+    yields Progress. The loss of a step is summed over its micro-batches and divided by all label tokens of the
+    effective batch, so that 16 x 1, 4 x 4 and two processes of 8 give the same gradients. The schedule follows the
+    budget: it advances with each step, or with the clock where the budget is in seconds. The clock runs only while
+    training does: what the caller does at a rung is not counted.
+    """
     examples, tokens = since.examples, since.label_tokens
     first = (since.first_seconds, since.first_examples)
     loss_sum, token_sum = 0.0, 0
@@ -72,7 +108,8 @@ def train(
     model.train()
     clock.start()
     for number, step in enumerate(steps, start=since.step + 1):
-        loss = _backward(model, step, accelerator, label_smoothing)
+        loss = yield step
+        assert loss is not None
         norm = accelerator.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_grad_norm)
         # Under fp16 a non-finite norm is the loss scaler's business: it skips the step and lowers the scale.
         watched = loss if accelerator.scaler is not None else loss + norm
@@ -124,22 +161,32 @@ def _position(budget: Budget, step: int, clock: Clock, accelerator: Accelerator)
 
 def token_loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy summed over the label tokens of a batch."""
-    return _cross_entropy(model, batch, "sum", label_smoothing)
+    return summed_loss(logits_of(model, batch), batch.labels, label_smoothing)
 
 
 def utterance_losses(model: nn.Module, batch: Batch) -> Tensor:
     """Cross-entropy summed over the label tokens of each utterance: (clips,)."""
-    return _cross_entropy(model, batch, "none").view(batch.labels.shape).sum(dim=1)
+    return _cross_entropy(logits_of(model, batch), batch.labels, "none").view(batch.labels.shape).sum(dim=1)
 
 
-def _cross_entropy(model: nn.Module, batch: Batch, reduction: str, label_smoothing: float = 0.0) -> Tensor:
+def logits_of(model: nn.Module, batch: Batch) -> Tensor:
+    """What the decoder predicts at each token, (clips, tokens, vocabulary)."""
     with entered_at(model, batch.depth):
-        logits = model(
+        logits: Tensor = model(
             input_features=batch.input_features, decoder_input_ids=batch.decoder_input_ids, use_cache=False
         ).logits
+    return logits
+
+
+def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of logits (clips, tokens, vocabulary) against labels (clips, tokens), summed over the tokens."""
+    return _cross_entropy(logits, labels, "sum", label_smoothing)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str, label_smoothing: float = 0.0) -> Tensor:
     return cross_entropy(
         logits.float().flatten(0, 1),
-        batch.labels.flatten(),
+        labels.flatten(),
         ignore_index=IGNORED,
         reduction=reduction,
         label_smoothing=label_smoothing,

@@ -48,6 +48,13 @@ def parser() -> argparse.ArgumentParser:
         help="trials at the same time, each on a trainer of its own (default auto: one a GPU, on a CPU one)",
     )
     options.add_argument(
+        "--pack",
+        type=pack,
+        default="auto",
+        metavar="N|auto|off",
+        help="LoRA trials that one trainer trains in one pass (default auto: on a GPU, where it should pay)",
+    )
+    options.add_argument(
         "--trials-per-gpu", type=positive, default=1, metavar="N", help="trainers that share a GPU (default 1)"
     )
     options.add_argument(
@@ -169,6 +176,11 @@ def fractions(text: str) -> tuple[float, ...]:
 def workers(text: str) -> str:
     """A number of workers, or auto."""
     return text if text == "auto" else str(positive(text))
+
+
+def pack(text: str) -> str:
+    """A number of trials, auto or off."""
+    return text if text in ("auto", "off") else str(positive(text))
 
 
 def setting(text: str) -> tuple[str, str]:

@@ -94,26 +94,39 @@ class Trainer:
             UserError: if the trainer refuses.
             TrainerDiedError: if it is gone.
         """
+        answer = self.hear()
+        if isinstance(answer, Refused):
+            raise UserError(answer.message)
+        return answer
+
+    def hear(self) -> Answer:
+        """The next answer, a refusal too.
+
+        Raises:
+            TrainerDiedError: if it is gone.
+        """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
             how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
             raise TrainerDiedError(f"the trainer died ({how})")
-        answer = answer_adapter.validate_json(line)
-        if isinstance(answer, Refused):
-            raise UserError(answer.message)
-        return answer
+        return answer_adapter.validate_json(line)
 
     def kill(self) -> None:
         """End the process at once; `receive` then says that it died."""
         self._process.kill()
 
-    def close(self) -> None:
-        """Close the line and wait; a trainer that does not leave is killed."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+    def hang_up(self) -> None:
+        """Close the line for orders, on which a trainer leaves."""
+        assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
+
+    def close(self) -> None:
+        """Close the line and wait; a trainer that does not leave is killed."""
+        assert self._process.stdout is not None
+        self.hang_up()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

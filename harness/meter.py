@@ -120,6 +120,30 @@ class Peaks:
         _raise(self.allocated, peaks["allocated"])
 
 
+class SharedPeaks(Peaks):
+    """Peaks of a trial that trains together with others: of what training takes it is told its share."""
+
+    def enter(self, phase: str | None) -> None:
+        """End the phase that runs, and begin another; training is not watched from here."""
+        super().enter(None if phase == "train" else phase)
+
+    def share(self, held: int, trials: int) -> None:
+        """Count one of several trials: what the process held before any of them, and an equal part of the rest.
+
+        What it held, the base above all, counts whole, so that the figure is about what the trial takes alone.
+        """
+
+        def part(peak: int) -> int:
+            return min(peak, held + max(0, peak - held) // trials)
+
+        self.host = max(self.host, host_peak_memory())
+        if self.device.type == "cuda":
+            _raise(self.reserved, {"train": part(torch.cuda.max_memory_reserved(self.device))})
+            _raise(self.allocated, {"train": part(torch.cuda.max_memory_allocated(self.device))})
+        else:
+            _raise(self.reserved, {"train": part(host_peak_memory())})
+
+
 def _raise(peaks: dict[str, int], seen: dict[str, int]) -> None:
     for phase, value in seen.items():
         peaks[phase] = max(value, peaks.get(phase, 0))
@@ -131,6 +155,11 @@ def memory_in_use(device: torch.device) -> int:
         free, total = torch.cuda.mem_get_info(device)
         return total - free - torch.cuda.memory_reserved(device)
     return _resident("VmRSS")
+
+
+def memory_held(device: torch.device) -> int:
+    """Bytes that this process holds now: on a GPU what torch reserved there, on a CPU all of it."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else _resident("VmRSS")
 
 
 def reset_peak_memory(device: torch.device) -> None:

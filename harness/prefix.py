@@ -152,15 +152,16 @@ class Prefixes:
 
     def _fingerprint(self, base: Base, depth: int) -> str:
         """A name for the weights before the first trainable one. Positions are sinusoids, of which a window is cut."""
-        if (id(base), depth) not in self.fingerprints:
+        key = id(base.model.model.encoder.conv1.weight), depth  # views of a base share its weights
+        if key not in self.fingerprints:
             seen = hashlib.blake2b(digest_size=16)
             later = [f"layers.{layer}." for layer in range(depth, base.model.config.encoder_layers)]
             for name, value in base.model.model.encoder.named_parameters():
                 if not name.startswith(("embed_positions.", *later)):
                     seen.update(name.encode())
                     seen.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-            self.fingerprints[id(base), depth] = seen.hexdigest()
-        return self.fingerprints[id(base), depth]
+            self.fingerprints[key] = seen.hexdigest()
+        return self.fingerprints[key]
 
 
 def source(prefix: Prefix | None, speech: Speech, base: Base) -> Source:

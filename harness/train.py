@@ -39,6 +39,7 @@ class Progress:
     joules: float | None = None
     first_seconds: float = 0.0  # of the first steps, which warm up kernels and caches
     first_examples: int = 0
+    together: int = 1  # the most trials that trained in one pass with this one, itself among them
 
 
 Course = Generator[Step | Progress, Tensor | None, None]

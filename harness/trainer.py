@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from harness.bench import Bench, decoding_of, make_accelerator, make_bench
 from harness.catalog import model_location
+from harness.channel import CPU, Channel
 from harness.data.audio import SAMPLE_RATE
 from harness.data.batches import label_ids
 from harness.data.features import Speech, prepare
@@ -31,15 +31,15 @@ from harness.meter import Clock, environment
 from harness.model.base import Base, load_base
 from harness.model.method import detach, load_trained
 from harness.model.regularize import shaped
+from harness.pack import train_together
 from harness.prefix import source
-from harness.processes import die_with_parent, rank, world_size
+from harness.processes import die_with_parent, logged_to, rank, world_size
 from harness.record import write_transcripts
 from harness.spec.messages import (
-    Answer,
     Decide,
     Failed,
+    Leave,
     Open,
-    Order,
     Preparing,
     Ready,
     Refused,
@@ -48,62 +48,12 @@ from harness.spec.messages import (
     Transcribe,
     Transcribed,
     TranscribeLong,
-    order_adapter,
 )
-from harness.trial import run_trial
+from harness.trial import Wanted, run_trial
 
 LATENCY_CLIPS = 8  # decoded one at a time, spread over the durations
-CPU = torch.device("cpu")
 PATIENCE = timedelta(days=7)  # of processes that wait for the first one, while it waits for orders
 SECONDS_BETWEEN_NEWS = 2.0
-
-
-class Channel:
-    """The line to the supervisor. Libraries that print to standard output cannot disturb it: it is moved away first.
-
-    Of several processes the first talks, and passes on what it is told.
-    """
-
-    def __init__(self) -> None:
-        self._orders: IO[str] = sys.stdin
-        self._answers: IO[str] = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)
-
-    def send(self, answer: Answer) -> None:
-        """Send one answer."""
-        if rank() > 0:
-            return
-        self._answers.write(answer.model_dump_json() + "\n")
-        self._answers.flush()
-
-    def receive(self) -> Order | None:
-        """The next order; None when the supervisor has closed the line."""
-        lines = [self._orders.readline() if rank() == 0 else ""]
-        if world_size() > 1:
-            torch.distributed.broadcast_object_list(lines, src=0, device=CPU)
-        line = lines[0]
-        return order_adapter.validate_json(line) if line else None
-
-
-@contextmanager
-def logged_to(path: Path) -> Iterator[None]:
-    """Send what is printed meanwhile, by Python or by C libraries, to a file: the trial's own log."""
-    saved = os.dup(2)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    _print_to(file)
-    try:
-        yield
-    finally:
-        _print_to(saved)
-        os.close(file)
-        os.close(saved)
-
-
-def _print_to(descriptor: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
 
 
 def open_bench(
@@ -179,19 +129,22 @@ def do_train(channel: Channel, bench: Bench, order: Train) -> None:
         go_on: bool | None = None
         while True:
             try:
-                report = trial.send(go_on)
+                said = trial.send(go_on)
             except StopIteration as end:
-                channel.send(end.value)
+                channel.send(end.value, order.lane)
                 return
-            channel.send(report)
-            go_on = (isinstance(report, Report) and report.last) or _may_go_on(channel)
-
-
-def _may_go_on(channel: Channel) -> bool:
-    answer = channel.receive()
-    if answer is None:
-        raise SystemExit("the supervisor is gone")
-    return isinstance(answer, Decide) and answer.go_on
+            assert not isinstance(said, Wanted)
+            channel.send(said, order.lane)
+            if isinstance(said, Report) and said.last:
+                go_on = True
+                continue
+            answer = channel.receive()
+            if answer is None:
+                raise SystemExit("the supervisor is gone")
+            if isinstance(answer, Leave):
+                trial.close()
+                return
+            go_on = isinstance(answer, Decide) and answer.go_on
 
 
 @contextmanager
@@ -278,7 +231,7 @@ def main() -> None:
                 raise RuntimeError("an order came before the trainer was opened")
             elif isinstance(order, Train):
                 bench = bench.on(order.config.base_weights)
-                do_train(channel, bench, order)
+                (train_together if order.packed else do_train)(channel, bench, order)
             elif isinstance(order, Transcribe):
                 bench = bench.on(order.config.base_weights)
                 channel.send(do_transcribe(bench, order))
@@ -286,13 +239,13 @@ def main() -> None:
                 bench = bench.on(order.config.base_weights)
                 channel.send(do_transcribe_long(bench, order))
         except UserError as error:
-            channel.send(Refused(message=str(error)))
+            channel.send(Refused(message=str(error)), order.lane)
         except Exception as error:  # whatever a trial raises costs that trial, not the sweep
             traceback.print_exc()
             if is_disk_full(error):
-                channel.send(Refused(message=DISK_FULL))
+                channel.send(Refused(message=DISK_FULL), order.lane)
                 return
-            channel.send(Failed(reason=f"{type(error).__name__}: {error}", poisoned=True))
+            channel.send(Failed(reason=f"{type(error).__name__}: {error}", poisoned=True), order.lane)
             sys.exit(1)  # of several processes, the others wait for this one: the launcher then ends them
 
 

@@ -2,34 +2,52 @@
 
 import shutil
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from harness import checkpoint
 from harness.bench import Bench, make_accelerator, score_split
 from harness.checkpoint import Checkpoint, Standing, Trained
 from harness.cost import measured
+from harness.data.batches import Step
 from harness.feed import feed, rows_met
 from harness.judge import Evaluated, listened, rung_rows
-from harness.meter import Clock, Peaks, is_out_of_memory, is_poisoned, reset_peak_memory
+from harness.meter import Clock, Peaks, SharedPeaks, is_out_of_memory, is_poisoned, reset_peak_memory
 from harness.model.method import attach, count_parameters, detach, merged, save
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
+from harness.model.packed import view
 from harness.model.regularize import shaped
 from harness.prefix import Prefix, source, trains_on
 from harness.record import write_transcripts
 from harness.spec.messages import Finished, Partial, Report, Train
 from harness.spec.result import OUT_OF_MEMORY, Rung, State, Transcript, TrialResult
 from harness.spec.trial import TrialConfig
-from harness.train import DivergedError, Progress, train
-
-Conversed = Report | Partial
+from harness.train import Course, DivergedError, Progress, course, following, train
 
 
-def run_trial(bench: Bench, order: Train) -> Generator[Conversed, bool | None, Finished]:
+@dataclass(frozen=True)
+class Wanted:
+    """What a packed trial says when it wants the gradients of a step; it is sent the step's loss."""
+
+    run: "Run"
+    step: Step
+
+
+T = TypeVar("T")
+Conversed = Report | Partial | Wanted
+Told = bool | Tensor | None
+Trial = Generator[Conversed, Told, T]
+
+
+def run_trial(bench: Bench, order: Train) -> Trial[Finished]:
     """Train and evaluate; yields a Report at each rung, and Partial ones on the way, and is sent whether to go on.
+
+    A packed trial works on a view of the base, and yields Wanted for each step: gradients come from outside.
 
     Afterwards the base is as it was before. The attempt folder holds transcripts.jsonl of the last rung and
     weights/ of what was trained; checkpoint/ is there while the trial is under way. Memory that runs out is an
@@ -39,7 +57,7 @@ def run_trial(bench: Bench, order: Train) -> Generator[Conversed, bool | None, F
     attempt, config, told = Path(order.attempt), order.config, 0
     bench = replace(bench, speech=replace(bench.speech, portion=order.portion))
     while True:
-        run = Run(bench, order, config, told)
+        run = Run(replace(bench, base=view(bench.base)) if order.packed else bench, order, config, told)
         try:
             result = yield from run.carry_out()
             shutil.rmtree(attempt / "checkpoint", ignore_errors=True)
@@ -76,6 +94,8 @@ class Run:
     transcripts: list[Transcript] = field(default_factory=list)
     errors: list[int] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
+    together: int = 1  # the most trials that trained in one pass with this one, itself among them
+    clock: Clock = field(init=False)  # of a packed trial's training
     evaluation: Clock = field(init=False)
     peaks: Peaks = field(init=False)
     trained: Trained | None = None
@@ -83,13 +103,14 @@ class Run:
     prefix: Prefix | None = None
     prefix_seconds: float = 0.0
 
-    def carry_out(self) -> Generator[Conversed, bool | None, TrialResult]:
+    def carry_out(self) -> Trial[TrialResult]:
         """Prepare, train, evaluate, store, and put the base back."""
         attempt, base = Path(self.order.attempt), self.bench.base
         set_seed(self.order.seed)
         self.accelerator = make_accelerator(self.config.precision, base.device)
         self.processes = self.accelerator.num_processes
-        self.peaks, self.evaluation = Peaks(base.device), Clock(base.device)
+        self.peaks = SharedPeaks(base.device) if self.order.packed else Peaks(base.device)
+        self.evaluation = Clock(base.device)
         if self.order.resume is not None and self.accelerator.is_main_process:
             checkpoint.adopt(Path(self.order.resume), attempt / "checkpoint")
         self.accelerator.wait_for_everyone()
@@ -119,6 +140,7 @@ class Run:
                 "optimizer_8bit_share": share,
                 "processes": self.processes,
                 "prefix_seconds": self.prefix_seconds,
+                "packed": self.together if self.together > 1 else None,
             }
         )
         return TrialResult(state=state, reason=reason, rungs=tuple(self.rungs), cost=cost)
@@ -140,20 +162,27 @@ class Run:
         if found is None:
             return
         self.resumed, standing = found, found.standing
-        self.rungs, self.progress = standing.rungs, standing.progress
+        self.rungs, self.progress, self.together = standing.rungs, standing.progress, standing.progress.together
         self.transcripts, self.errors = standing.transcripts, standing.errors
         self.peaks.recall(standing.peaks)
         if standing.config.per_device_train_batch_size < self.config.per_device_train_batch_size:
             self.config = standing.config  # halved already
 
-    def _climb(self) -> Generator[Conversed, bool | None, tuple[State, str | None]]:
+    def _climb(self) -> Trial[tuple[State, str | None]]:
         """Go from rung to rung. Returns the state and the reason for an early end."""
         last = 0 if self.config.method == "none" else len(self.order.budget.rungs) - 1
         if self.rungs and len(self.rungs) > self.told and not (yield from self._report(last)):
             return "pruned", f"stopped at rung {self.rungs[-1].index}"
         try:
-            for progress in self._training():
-                self.progress = progress or self.progress
+            training = self._training()
+            loss: Tensor | None = None
+            while (said := following(training, loss)) is not None:
+                if isinstance(said, Step):
+                    answer = yield Wanted(self, said)
+                    assert isinstance(answer, Tensor)
+                    loss = answer
+                    continue
+                loss, self.progress = None, replace(said, together=self.together)
                 if self.order.portion.with_validation:
                     continue  # nothing is left to evaluate on
                 lost = yield from self._evaluate(len(self.rungs), last)
@@ -168,7 +197,7 @@ class Run:
             return "pruned", str(error)
         return "complete", None
 
-    def _report(self, last: int) -> Generator[Conversed, bool | None, bool]:
+    def _report(self, last: int) -> Trial[bool]:
         """Tell of the newest rung; the last one asks nothing."""
         self.told = len(self.rungs)
         ended = self.rungs[-1].index == last
@@ -181,10 +210,10 @@ class Run:
         standing = Standing(self.config, self.progress, peaks, self.rungs, self.transcripts, self.errors)
         checkpoint.save(Path(self.order.attempt) / "checkpoint", self.trained, standing)
 
-    def _training(self) -> Iterator[Progress | None]:
+    def _training(self) -> Course:
         """Training progress at each rung; a zero-shot system has one rung and no progress."""
         if self.config.method == "none":
-            yield None
+            yield Progress()
             return
         config, budget, accelerator = self.config, self.order.budget, self.accelerator
         batch_size = config.effective_batch_size * self.processes
@@ -211,24 +240,18 @@ class Run:
         )
         self.peaks.enter("train")
         try:
-            yield from train(
-                model,
-                optimizer,
-                scheduler,
-                accelerator,
-                steps,
-                budget,
-                rung_steps,
-                config.max_grad_norm,
-                config.label_smoothing_factor,
-                self.progress,
-            )
+            loop = (model, optimizer, scheduler, accelerator, steps, budget, rung_steps, config.max_grad_norm)
+            if self.order.packed:
+                self.clock = Clock(accelerator.device, self.progress.seconds, self.progress.joules)
+                yield from course(*loop, self.clock, self.progress)
+            else:
+                yield from train(*loop, config.label_smoothing_factor, self.progress)
         finally:
             accelerator.unwrap_model(model, keep_fp32_wrapper=False)
             # An adapter asks its base for what it lacks: this mark would exempt all trials after a full fine-tuning.
             self.model.__dict__.pop("_is_accelerate_prepared", None)
 
-    def _evaluate(self, index: int, last: int) -> Generator[Conversed, bool | None, bool]:
+    def _evaluate(self, index: int, last: int) -> Trial[bool]:
         """Decode and score validation, or what of it a rung needs; returns whether the trial had lost half-way."""
         bench, progress, judging = self.bench, self.progress, self.order.judging
         found = Evaluated(rung_rows(bench.speech.rows("validation"), judging, index == last))

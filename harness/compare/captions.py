@@ -70,6 +70,11 @@ def _choice(board: Board) -> str:
     if cost:
         kind = "of the trainer process (no GPU)" if cost.memory_kind == "process_rss" else "reserved on the GPU"
         parts.append(f"Peak memory {kind}.")
+    packed = [s.name for s in board.systems if s.record and s.record.cost and s.record.cost.packed]
+    if packed:
+        parts.append(
+            f"Trained in one pass with other trials: {', '.join(packed)}; training time and memory are shares."
+        )
     return " ".join(parts)
 
 

@@ -5,7 +5,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 import numpy as np
@@ -174,3 +174,18 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while piece := list(itertools.islice(iterator, size)):
         yield piece
+
+
+def joined(batches: Sequence[Batch], pad: int) -> Batch:
+    """Batches of equal inputs one behind the other, their labels padded to the longest."""
+    length = max(batch.labels.shape[1] for batch in batches)
+
+    def filled(tokens: Tensor, value: int) -> Tensor:
+        return torch.nn.functional.pad(tokens, (0, length - tokens.shape[1]), value=value)
+
+    return replace(
+        batches[0],
+        input_features=torch.cat([batch.input_features for batch in batches]),
+        decoder_input_ids=torch.cat([filled(batch.decoder_input_ids, pad) for batch in batches]),
+        labels=torch.cat([filled(batch.labels, IGNORED) for batch in batches]),
+    )

@@ -15,7 +15,13 @@ from harness.spec.trial import TrialConfig
 Algorithm = Literal["sequential", "chunked", "pauses"]
 
 
-class Open(Spec):
+class Message(Spec):
+    """What both say; a trainer that carries out several trials together tells them apart by their lanes."""
+
+    lane: int = Field(0, description="of the worker that it comes from or goes to")
+
+
+class Open(Message):
     """Load the model and prepare the data; answered by Preparing while that goes on, then by Ready or Refused."""
 
     type: Literal["open"] = "open"
@@ -27,7 +33,7 @@ class Open(Spec):
     prepare_only: bool = Field(False, description="only prepare: of the model its processor is read, no weights")
 
 
-class Train(Spec):
+class Train(Message):
     """Run one trial; answered by Report at each rung (with judging.chunk Partial on the way), Finished or Failed."""
 
     type: Literal["train"] = "train"
@@ -45,17 +51,24 @@ class Train(Spec):
         WHOLE,
         description="of the speech; a trial that trains on validation reports no rung, and keeps no checkpoint",
     )
+    packed: bool = Field(False, description="train it in one pass with the other packed trials under way")
     longest_first: bool = Field(False, description="train on the longest transcripts, to see the peak of memory")
 
 
-class Decide(Spec):
+class Decide(Message):
     """The answer to a Partial or a Report: whether the trial goes on. After the Report of the last rung none is due."""
 
     type: Literal["decide"] = "decide"
     go_on: bool
 
 
-class Transcribe(Spec):
+class Leave(Message):
+    """Drop the trial that is under way in this lane, as it stands at its last rung; nothing is answered."""
+
+    type: Literal["leave"] = "leave"
+
+
+class Transcribe(Message):
     """Decode a split with stored weights, merged; answered by Transcribed or Failed."""
 
     type: Literal["transcribe"] = "transcribe"
@@ -67,14 +80,14 @@ class Transcribe(Spec):
     speed_clips: int = Field(64, ge=1, description="clips in a timed pass, spread over the durations")
 
 
-class Preparing(Spec):
+class Preparing(Message):
     """How far the preparation is, in a sentence."""
 
     type: Literal["preparing"] = "preparing"
     text: str
 
 
-class TranscribeLong(Spec):
+class TranscribeLong(Message):
     """Decode recordings longer than the model's window with stored weights; answered by Transcribed or Failed."""
 
     type: Literal["transcribe_long"] = "transcribe_long"
@@ -85,7 +98,7 @@ class TranscribeLong(Spec):
     output: str = Field(description="transcripts.jsonl to write")
 
 
-class Ready(Spec):
+class Ready(Message):
     """The trainer holds model and features."""
 
     type: Literal["ready"] = "ready"
@@ -95,7 +108,7 @@ class Ready(Spec):
     prepare_seconds: float = Field(0.0, description="of coming up, what the data took")
 
 
-class Report(Spec):
+class Report(Message):
     """A rung was reached; the trainer waits for Decide unless it is the last."""
 
     type: Literal["report"] = "report"
@@ -104,7 +117,7 @@ class Report(Spec):
     errors: tuple[int, ...] = Field((), description="word errors of each utterance, in the order of evaluation")
 
 
-class Partial(Spec):
+class Partial(Message):
     """Part of a rung's utterances are decoded; the trainer waits for Decide."""
 
     type: Literal["partial"] = "partial"
@@ -112,7 +125,7 @@ class Partial(Spec):
     errors: tuple[int, ...] = Field(description="word errors of each utterance so far, in the order of evaluation")
 
 
-class Finished(Spec):
+class Finished(Message):
     """A trial ended; transcripts and weights lie in the attempt folder."""
 
     type: Literal["finished"] = "finished"
@@ -120,7 +133,7 @@ class Finished(Spec):
     poisoned: bool = Field(False, description="the process met a CUDA error and must be replaced")
 
 
-class Transcribed(Spec):
+class Transcribed(Message):
     """A split was decoded to the file asked for."""
 
     type: Literal["transcribed"] = "transcribed"
@@ -130,7 +143,7 @@ class Transcribed(Spec):
     data: str | None = Field(None, description="hash of what was decoded, where the data report has none")
 
 
-class Failed(Spec):
+class Failed(Message):
     """The order could not be carried out. After `poisoned` the process must be replaced."""
 
     type: Literal["failed"] = "failed"
@@ -138,14 +151,14 @@ class Failed(Spec):
     poisoned: bool
 
 
-class Refused(Spec):
+class Refused(Message):
     """The user must act: the message is a UserError's."""
 
     type: Literal["refused"] = "refused"
     message: str
 
 
-Order = Annotated[Open | Train | Decide | Transcribe | TranscribeLong, Field(discriminator="type")]
+Order = Annotated[Open | Train | Decide | Leave | Transcribe | TranscribeLong, Field(discriminator="type")]
 Answer = Annotated[
     Preparing | Ready | Report | Partial | Finished | Transcribed | Failed | Refused, Field(discriminator="type")
 ]

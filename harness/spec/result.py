@@ -103,6 +103,12 @@ class Cost(Spec):
         0.0, description="filling that cache with what was missing, for this trial and those after it; in no other time"
     )
     processes: int = Field(1, description="data-parallel processes of the trial")
+    packed: int | None = Field(
+        None,
+        description="the most trials that trained in one pass with this one, itself among them; seconds and joules of "
+        "training are then its own (batches, optimizer) and an equal part of each pass's, and of the memory that the "
+        "trials take beyond what the process held before them it is an equal part too. Null: it trained alone",
+    )
     per_device_train_batch_size: int | None = Field(None, description="as run, after auto_micro_batch")
     gradient_accumulation_steps: int | None = None
 

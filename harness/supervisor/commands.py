@@ -22,6 +22,8 @@ from harness.supervisor.plan import CACHE_DIR, STORAGE_VARIABLE, Goals, Place, P
 from harness.supervisor.summary import summary
 from harness.tuned import tuned_baselines
 
+PACK = {"auto": None, "off": 1}
+
 
 def plan_of(options: Namespace) -> Plan:
     """The plan that the command line asks for."""
@@ -71,6 +73,7 @@ def place_of(options: Namespace) -> Place:
     return Place(
         workers=None if options.workers == "auto" else int(options.workers),
         trials_per_gpu=options.trials_per_gpu,
+        pack=PACK[options.pack] if options.pack in PACK else int(options.pack),
         launcher=options.launcher,
         slurm=tuple(options.slurm),
         storage=storage,

@@ -34,6 +34,7 @@ class Place:
 
     workers: int | None = None  # None: one a GPU
     trials_per_gpu: int = 1
+    pack: int | None = 1  # trials in one pass of a trainer; None: as many as pay
     launcher: str = "local"
     slurm: tuple[tuple[str, str], ...] = ()
     storage: str | None = None  # without a password: a plan is pickled for jobs

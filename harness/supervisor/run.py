@@ -17,7 +17,9 @@ from harness.supervisor.display import Terminal
 from harness.supervisor.enough import enough
 from harness.supervisor.heartbeat import Heart
 from harness.supervisor.keeping import keep_best_tuned
+from harness.supervisor.lanes import Shared
 from harness.supervisor.mirroring import Mirroring
+from harness.supervisor.packing import trials_together
 from harness.supervisor.plan import Plan, claim, needed_dimensions
 from harness.supervisor.posts import posts
 from harness.supervisor.reaper import INTERRUPTED, reap, settle_attempts
@@ -68,11 +70,18 @@ class Sweep:
         self._reap()
         if place.launcher == "local":
             found = posts(place, self.plan.processes)
-            self.display.workers = len(found)
-            self.workers = [
-                Worker(self.plan, self.display, [self.display], self.stop, post.number, post.gpu, post.threads)
-                for post in found
-            ]
+            together = trials_together(self.plan)
+            self.display.workers = together * len(found)
+            if together > 1:
+                self.display.say(f"up to {together} LoRA trials train in one pass (--pack off: each alone)")
+            for post in found:
+                shared = Shared() if together > 1 else None
+                where = (post.number, post.gpu, post.threads, shared)
+                watchers = [self.display]
+                crew = [Worker(self.plan, self.display, watchers, self.stop, *where) for _ in range(together)]
+                for worker in crew:
+                    worker.ledger = crew[0].ledger  # the account of one trainer's time
+                self.workers += crew
         self.heart = Heart(database)
         try:
             device = self.workers[0].ready.device if self.workers else self._device_of_jobs()

@@ -36,6 +36,8 @@ def summary(space: SearchSpace, records: Sequence[Record], ended: str | None) ->
         if not record.portion.whole and record.state == "complete":
             wer = f"validation WER {record.scores.wer:.1%}" if record.scores else "no validation WER"
             lines.append(f"{record.name} (seed {record.seed}): {wer}")
+    if packed := sum(record.cost is not None and record.cost.packed is not None for record in records):
+        lines.append(f"{packed} runs trained in one pass with others: their training time and memory are shares")
     if space.judge == "loss" and (found := disagreement(trials)):
         lines.append(f"loss and WER ranked {found[0]} of {found[1]} pairs of finished trials differently")
     return lines

@@ -48,7 +48,7 @@ def carry_out_trial(study: Study, worker: Worker, heart: Heart, slots: int, name
         if refusal := study.refusal(config):
             outcome = worker.refuse(run, attempt, refusal)
         else:
-            outcome = worker.attempt(run, attempt, judge, resume, rivals.may_win)
+            outcome = worker.attempt(run, attempt, judge, resume, rivals.may_win, "died" in trial.user_attrs)
         record = judged(study.space.limits, outcome.record, study.trainable(config))
         held = study.finish(trial, attempt, record, outcome.retry)
     if not held:

@@ -3,7 +3,8 @@
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +24,13 @@ from harness.record import (
     write_json,
     write_transcripts,
 )
+from harness.spec import packing
 from harness.spec.budget import Budget
 from harness.spec.judging import Judging
 from harness.spec.messages import Decide, Failed, Finished, Partial, Ready, Report, Train
 from harness.spec.result import OUT_OF_MEMORY, Record, Rung, TrialResult
 from harness.supervisor.display import Terminal
+from harness.supervisor.lanes import Lane, Shared
 from harness.supervisor.ledger import Ledger
 from harness.supervisor.plan import Plan
 from harness.supervisor.stopping import STOPPED, Stop
@@ -76,14 +79,19 @@ class Worker:
         number: int = 0,
         gpu: str | None = None,
         threads: int | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        """Number `number` of its kind; its trainer sees the GPU named and computes with so many threads."""
+        """Number `number` of its kind; its trainer sees the GPU named and computes with so many threads.
+
+        A `shared` trainer is that of other workers too.
+        """
         self.plan, self.display, self.folder = plan, display, plan.folder
         self._log = plan.folder.path / (f"trainer-{number}.log" if number else "trainer.log")
         self._gpu, self._threads = gpu, threads
         self.ledger = Ledger(plan.folder.path / "time" / f"{uuid.uuid4().hex[:12]}.json")
         self.watchers, self.stop = list(watchers), stop
-        self._trainer: Trainer | None = None
+        self._shared = shared
+        self._trainer: Trainer | Lane | None = None
         self._environment: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
         self._utterances = 0  # of train, once they are known
@@ -121,13 +129,13 @@ class Worker:
         if is_stored(run.folder) and (known := read_record(run.folder)).state == "complete":
             self.display.known(known)
             return known
-        for _ in range(1 + RETRIES["died"]):
+        for tried in range(1 + RETRIES["died"]):
             resume = run.folder / "checkpoint"
             attempt = self.folder.attempt()
             write_json(attempt / "run.json", {"record": self.folder.key(run.folder), "config": run.config.settings()})
             if has_rungs(resume) and is_stored(run.folder) and read_record(run.folder).config == run.config:
                 shutil.copytree(resume, attempt / "checkpoint")  # the record's folder is about to be replaced
-            outcome = self.attempt(run, attempt, lambda rung: True, attempt / "checkpoint")
+            outcome = self.attempt(run, attempt, lambda rung: True, attempt / "checkpoint", alone=tried > 0)
             store(attempt, run.folder, outcome.record)
             self.ended(run, outcome.record)
             if outcome.retry != "died":
@@ -148,10 +156,12 @@ class Worker:
         judge: Callable[[Rung], bool],
         resume: Path | None = None,
         may_win: Callable[[Partial], bool] = lambda part: True,
+        alone: bool = False,
     ) -> Outcome:
         """Train and judge each rung, and where the space says so parts of it; nothing is stored yet.
 
-        `resume` is the checkpoint of an attempt before.
+        `resume` is the checkpoint of an attempt before. What a trainer died with is tried again `alone`, so that it
+        is known whose fault it was.
         """
         began, rungs = now(), dict[int, Rung]()
         resume = resume if resume and has_rungs(resume) else None
@@ -169,7 +179,7 @@ class Worker:
             at_rung(rung)
         finished, reason, retry = None, None, None
         try:
-            finished = self._converse(run, attempt, judge, at_rung, resume, may_win)
+            finished = self._converse(run, attempt, judge, at_rung, resume, may_win, alone)
         except TrainerFailedError as failure:
             reason, retry = str(failure), failure.retry
         if retry is None:
@@ -201,22 +211,28 @@ class Worker:
             }
         )
 
-    def _ensure_trainer(self) -> Trainer:
+    def _start(self) -> Trainer:
+        """A new trainer."""
+        plan = self.plan
+        self.display.preparing()
+        starting = time.monotonic()
+        try:
+            trainer = Trainer(
+                plan.opening(), self._log, self._threads, self.display.say, self._gpu, processes=plan.processes
+            )
+        except TrainerDiedError as error:
+            raise UserError(str(error)) from None
+        self.ledger.started(time.monotonic() - starting, trainer.ready.prepare_seconds)
+        write_json(self.folder.path / "data_report.json", trainer.ready.data)
+        self.display.ready(trainer.ready)
+        return trainer
+
+    def _ensure_trainer(self) -> Trainer | Lane:
         """The trainer that is up, or a new one."""
         if self._trainer is None:
             plan = self.plan
-            self.display.preparing()
-            starting = time.monotonic()
-            try:
-                self._trainer = Trainer(
-                    plan.opening(), self._log, self._threads, self.display.say, self._gpu, processes=plan.processes
-                )
-            except TrainerDiedError as error:
-                raise UserError(str(error)) from None
+            self._trainer = self._shared.open(self._start) if self._shared else self._start()
             ready = self._trainer.ready
-            self.ledger.started(time.monotonic() - starting, ready.prepare_seconds)
-            write_json(self.folder.path / "data_report.json", ready.data)
-            self.display.ready(ready)
             self._environment = ready.environment
             self._data = {
                 "task": plan.task.name,
@@ -234,6 +250,7 @@ class Worker:
         at_rung: Callable[[Rung], None],
         resume: Path | None,
         may_win: Callable[[Partial], bool],
+        alone: bool,
     ) -> Finished:
         """Hand the run to the trainer; where memory ran out so that the process is lost, halve the micro-batch here."""
         order = Train(
@@ -245,12 +262,26 @@ class Worker:
             judging=self._judging(run),
             portion=run.portion,
         )
-        while True:
-            finished = self._answer(order, judge, at_rung, may_win)
-            smaller = order.config.halved() if finished.poisoned and order.config.auto_micro_batch else None
-            if finished.result.reason != OUT_OF_MEMORY or smaller is None:
-                return finished
-            order = order.model_copy(update={"config": smaller})
+        with self._turn(order, alone) as packed:
+            order = order.model_copy(update={"packed": packed})
+            while True:
+                finished = self._answer(order, judge, at_rung, may_win)
+                smaller = order.config.halved() if finished.poisoned and order.config.auto_micro_batch else None
+                if finished.result.reason != OUT_OF_MEMORY or smaller is None:
+                    return finished
+                order = order.model_copy(update={"config": smaller})
+
+    @contextmanager
+    def _turn(self, order: Train, alone: bool) -> Iterator[bool]:
+        """Wait until a shared trainer is free for an order; whether it then trains together with others."""
+        if self._shared is None:
+            yield False
+            return
+        kind = None if alone else packing.kind(order.config, order.budget)
+        with self._shared.gate.through(kind, self.stop.asked.is_set) as entered:
+            if not entered:
+                raise TrainerFailedError(STOPPED, "interrupted")
+            yield kind is not None
 
     def _answer(
         self,

@@ -1,0 +1,188 @@
+"""Workers that share a trainer: whose turn it is, and which answer is whose."""
+
+import queue
+import threading
+import time
+
+import pytest
+
+from harness.devices import gpus
+from harness.errors import UserError
+from harness.launch import TrainerDiedError
+from harness.parameters import OFFICIAL
+from harness.spec.messages import Failed, Leave, Partial, Refused, Train
+from harness.supervisor import packing
+from harness.supervisor.lanes import Gate, Shared
+from harness.supervisor.plan import Place, make_plan
+
+FP32, BF16 = ("fp32", None), ("bf16", None)
+
+
+class Visitor:
+    """Somebody at the gate, in a thread."""
+
+    def __init__(self, gate, kind, given_up=lambda: False):
+        self.inside, self.go = threading.Event(), threading.Event()
+        self.turned = None
+        self.thread = threading.Thread(target=self._visit, args=(gate, kind, given_up), daemon=True)
+        self.thread.start()
+        time.sleep(0.05)
+
+    def _visit(self, gate, kind, given_up):
+        with gate.through(kind, given_up) as self.turned:
+            if self.turned:
+                self.inside.set()
+                self.go.wait(10)
+
+    def leave(self):
+        self.go.set()
+        self.thread.join(10)
+        time.sleep(0.05)
+
+
+def test_one_kind_goes_together_and_nobody_starves():
+    gate = Gate()
+    first, second = Visitor(gate, FP32), Visitor(gate, FP32)
+    assert first.inside.is_set() and second.inside.is_set()
+    alone, third = Visitor(gate, None), Visitor(gate, FP32)
+    assert not alone.inside.is_set() and not third.inside.is_set(), "third came after the one that waits"
+    first.leave()
+    assert not alone.inside.is_set()
+    second.leave()
+    assert alone.inside.is_set() and not third.inside.is_set()
+    other = Visitor(gate, BF16)
+    alone.leave()
+    assert third.inside.is_set() and not other.inside.is_set()
+    third.leave()
+    assert other.inside.is_set()
+    other.leave()
+
+
+def test_who_gives_up_blocks_nobody():
+    gate, stopped = Gate(), threading.Event()
+    first = Visitor(gate, FP32)
+    waiting, third = Visitor(gate, None, stopped.is_set), Visitor(gate, FP32)
+    stopped.set()
+    waiting.thread.join(10)
+    assert waiting.turned is False and third.inside.wait(10)
+    first.leave()
+    third.leave()
+
+
+class Process:
+    """A trainer of which a test says what it answers."""
+
+    ready = "ready"
+
+    def __init__(self):
+        self.orders, self.answers, self.killed = [], queue.Queue(), False
+
+    def send(self, order):
+        self.orders.append(order)
+
+    def hear(self):
+        answer = self.answers.get()
+        if answer is None:
+            raise TrainerDiedError("the trainer died (killed by signal 9)")
+        return answer
+
+    def hang_up(self):
+        self.answers.put(None)
+
+    def kill(self):
+        self.killed = True
+        self.answers.put(None)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def processes():
+    return []
+
+
+@pytest.fixture
+def shared(processes):
+    made = Shared()
+    made.start = lambda: processes.append(Process()) or processes[-1]
+    return made
+
+
+def an_order(lora, tmp_path):
+    from harness.spec.budget import Budget
+
+    return Train(config=lora, budget=Budget(steps=1), seed=1, attempt=str(tmp_path), packed=True)
+
+
+def test_each_lane_hears_its_own(shared, processes):
+    one, other = shared.open(shared.start), shared.open(shared.start)
+    (process,) = processes
+    for lane, index in ((2, 7), (1, 5), (9, 1)):
+        process.answers.put(Partial(index=index, errors=(), lane=lane))
+    assert (one.receive().index, other.receive().index, one.ready) == (5, 7, "ready")
+    process.answers.put(Refused(message="no", lane=2))
+    with pytest.raises(UserError, match="no"):
+        other.receive()
+
+
+def test_death_is_death_in_every_lane_and_the_next_one_is_of_a_new_process(shared, processes, lora, tmp_path):
+    one, other = shared.open(shared.start), shared.open(shared.start)
+    one.send(an_order(lora, tmp_path))
+    processes[0].answers.put(None)
+    for lane in (one, other):
+        with pytest.raises(TrainerDiedError, match="signal 9"):
+            lane.receive()
+    one.close()
+    again = shared.open(shared.start)
+    assert len(processes) == 2
+    processes[1].answers.put(Failed(reason="x", poisoned=False, lane=3))
+    assert again.receive().reason == "x"
+    other.close()
+    again.close()
+    assert not [order for order in processes[0].orders if isinstance(order, Leave)]
+
+
+def test_a_lane_that_is_left_drops_its_trial_and_the_last_one_lets_the_process_go(shared, processes, lora, tmp_path):
+    one, other = shared.open(shared.start), shared.open(shared.start)
+    one.send(an_order(lora, tmp_path))
+    one.close()
+    assert [(type(order), order.lane) for order in processes[0].orders] == [(Train, 1), (Leave, 1)]
+    other.close()
+    assert shared._line.died is not None and not shared._line._thread.is_alive()
+
+
+def test_a_process_that_does_not_come_up_is_an_error_for_who_wanted_it(shared):
+    def fails():
+        raise UserError("no such model")
+
+    with pytest.raises(UserError, match="no such model"):
+        shared.open(fails)
+
+
+def planned(tmp_path, space="demo", processes=1, **place):
+    return make_plan(space, trials=1, seed=1, results=tmp_path, processes=processes, place=Place(**place))
+
+
+def test_how_many_train_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "gpus", list)
+    assert packing.trials_together(planned(tmp_path, pack=None)) == 1, "never by itself on a CPU"
+    assert packing.trials_together(planned(tmp_path, pack=3)) == 3
+    assert packing.trials_together(planned(tmp_path, pack=1)) == 1
+    for refused in ({"processes": 2}, {"launcher": "slurm"}):
+        with pytest.raises(UserError, match="--pack 2"):
+            packing.trials_together(planned(tmp_path, pack=2, **refused))
+        assert packing.trials_together(planned(tmp_path, pack=None, **refused)) == 1
+    monkeypatch.setattr(packing, "gpus", lambda: ["0"])
+    assert packing.trials_together(planned(tmp_path, pack=None)) == packing.MOST, "the demo is small"
+    assert packing.trials_together(planned(tmp_path, space="full_small", pack=None)) == 1
+    assert gpus is not packing.gpus
+
+
+@pytest.mark.parametrize(
+    ("model", "scope", "cache", "trials"),
+    [("small", "both", True, 1), ("small", "decoder", True, 2), ("small", "decoder", False, 1), ("tiny", "both", True, 1)],
+)  # fmt: skip
+def test_what_should_pay(lora, model, scope, cache, trials):
+    config = lora.model_copy(update={"scope": scope, "precision": "bf16", "per_device_train_batch_size": 16})
+    assert packing.paying(OFFICIAL[f"openai/whisper-{model}"], config, cache) == trials

@@ -6,12 +6,14 @@ import time
 
 import pytest
 
+import run_sweep
 from harness.devices import gpus
 from harness.errors import UserError
 from harness.launch import TrainerDiedError
 from harness.parameters import OFFICIAL
 from harness.spec.messages import Failed, Leave, Partial, Refused, Train
 from harness.supervisor import packing
+from harness.supervisor.commands import place_of
 from harness.supervisor.lanes import Gate, Shared
 from harness.supervisor.plan import Place, make_plan
 
@@ -186,3 +188,16 @@ def test_how_many_train_together(tmp_path, monkeypatch):
 def test_what_should_pay(lora, model, scope, cache, trials):
     config = lora.model_copy(update={"scope": scope, "precision": "bf16", "per_device_train_batch_size": 16})
     assert packing.paying(OFFICIAL[f"openai/whisper-{model}"], config, cache) == trials
+
+
+@pytest.mark.parametrize(("given", "trials"), [([], None), (["--pack", "off"], 1), (["--pack", "4"], 4)])
+def test_the_option(given, trials):
+    options = run_sweep.parser().parse_args(["--space", "demo", *given])
+    assert place_of(options).pack == trials
+
+
+@pytest.mark.parametrize("wrong", ["0", "some"])
+def test_an_option_that_is_no_number(wrong, capsys):
+    with pytest.raises(SystemExit):
+        run_sweep.parser().parse_args(["--pack", wrong])
+    assert "--pack" in capsys.readouterr().err

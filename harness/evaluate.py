@@ -149,8 +149,10 @@ def generate(
         )
     tokenizer = base.processor.tokenizer
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    # generate() takes the last end of a text away, so that the longest of a batch has none.
+    full = ids.shape[1] >= decoding.max_new_tokens
     ended = (ids == tokenizer.eos_token_id).any(dim=1).tolist()
-    return [Heard(text=text.strip(), cut=not end) for text, end in zip(texts, ended, strict=True)]
+    return [Heard(text=text.strip(), cut=full and not end) for text, end in zip(texts, ended, strict=True)]
 
 
 def _losses(

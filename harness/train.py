@@ -18,6 +18,7 @@ from harness.model.encoder import entered_at
 from harness.spec.budget import Budget
 
 FIRST_STEPS = 2  # timed apart
+STEPS_UNASKED = 10  # on a GPU, before it is asked whether the loss is finite
 
 
 class DivergedError(Exception):
@@ -104,8 +105,7 @@ def course(
     """
     examples, tokens = since.examples, since.label_tokens
     first = (since.first_seconds, since.first_examples)
-    loss_sum, token_sum = 0.0, 0
-    marks = deque(rung_steps)
+    losses, marks = Losses(accelerator.device), deque(rung_steps)
     model.train()
     clock.start()
     for number, step in enumerate(steps, start=since.step + 1):
@@ -113,13 +113,10 @@ def course(
         assert loss is not None
         norm = accelerator.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_grad_norm)
         # Under fp16 a non-finite norm is the loss scaler's business: it skips the step and lowers the scale.
-        watched = loss if accelerator.scaler is not None else loss + norm
-        if not math.isfinite(float(watched)):
-            raise DivergedError(number)
+        losses.add(number, loss, loss if accelerator.scaler is not None else loss + norm, step.label_tokens)
         optimizer.step()
         optimizer.zero_grad()
         examples, tokens = examples + step.examples, tokens + step.label_tokens
-        loss_sum, token_sum = loss_sum + float(loss) * step.label_tokens, token_sum + step.label_tokens
         position = _position(budget, number, clock, accelerator)
         while scheduler.last_epoch < min(position, marks[-1]):
             scheduler.step()
@@ -127,14 +124,50 @@ def course(
             first = (clock.elapsed(), examples)
         if position >= marks[0]:
             clock.stop()
+            mean = losses.mean()
             while marks and position >= marks[0]:
                 marks.popleft()
-                yield Progress(number, examples, tokens, loss_sum / token_sum, clock.seconds, clock.joules, *first)
+                yield Progress(number, examples, tokens, mean, clock.seconds, clock.joules, *first)
             if not marks:
                 return
-            loss_sum, token_sum = 0.0, 0
+            losses = Losses(accelerator.device)
             model.train()
             clock.start()
+
+
+class Losses:
+    """Losses since a rung, summed on the device, which is asked for numbers only now and then: a GPU must catch up."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._every = STEPS_UNASKED if device.type == "cuda" else 1
+        self._sum, self._tokens = torch.zeros((), dtype=torch.float64, device=device), 0
+        self._lost = torch.full((), math.inf, device=device)  # the first step that was not finite
+
+    def add(self, number: int, loss: Tensor, watched: Tensor, tokens: int) -> None:
+        """Count in a step's mean loss over its label tokens.
+
+        Raises:
+            DivergedError: once it is asked, and what was watched has not been finite.
+        """
+        self._sum += loss.double() * tokens
+        self._tokens += tokens
+        self._lost = torch.where(watched.isfinite() | self._lost.isfinite(), self._lost, number)
+        if number % self._every == 0:
+            self._check()
+
+    def mean(self) -> float:
+        """The mean over label tokens.
+
+        Raises:
+            DivergedError: where a step was not finite.
+        """
+        self._check()
+        return float(self._sum) / self._tokens
+
+    def _check(self) -> None:
+        lost = float(self._lost)
+        if math.isfinite(lost):
+            raise DivergedError(int(lost))
 
 
 def _backward(model: nn.Module, step: Step, accelerator: Accelerator, label_smoothing: float) -> Tensor:

@@ -1,5 +1,7 @@
 """One trial: the same again, untouched by the one before, and stored so that it decodes alike."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -155,6 +157,18 @@ def test_an_unforced_language_is_left_to_the_model(bench, monkeypatch):
         assert len(transcribe(whisper, bench.base, bench.speech, rows, decoding, accelerator)) == 2
     assert told == [["en", "en"], None]
     assert decoding.described()["strategy"] == "greedy, language detected"
+
+
+def test_only_what_the_limit_ended_is_cut(bench):
+    whisper, rows = bench.base.model, bench.speech.rows("test")
+    accelerator = make_accelerator("fp32", bench.base.device)
+    whole = transcribe(whisper, bench.base, bench.speech, rows, bench.decoding, accelerator)
+    short = replace(bench.decoding, max_new_tokens=5)
+    begun = transcribe(whisper, bench.base, bench.speech, rows, short, accelerator)
+    assert not any(found.cut for found in whole)
+    assert any(found.cut for found in begun)
+    changed = [one.hypothesis != other.hypothesis for one, other in zip(begun, whole, strict=True)]
+    assert any(changed) and all(found.cut for found, new in zip(begun, changed, strict=True) if new)
 
 
 def conversation(bench, config, folder, decide=lambda said: True, **judging):

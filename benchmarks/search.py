@@ -8,11 +8,12 @@ from the same grid (learning rate and rank as whole steps, targets as choices), 
 pruners; each proposal is answered by the recorded curve of that configuration, or of the nearest one that was
 recorded (fewest grid steps). Spent is what it would have trained, in whole trials: a trial stopped at a quarter costs
 a quarter. A search is done when a trial that ran to its end has a validation WER within 0.5 points of the best of the
-table. The same configuration drawn again is trained, and paid for, again. 20 seeds each; the median, and the
-quartiles.
+table. A configuration drawn again is trained, and paid for, again, but by searches that try nothing twice, as the
+harness does in a space that has an end. 20 seeds each; the median, and the quartiles.
 """
 
 import argparse
+import itertools
 import statistics
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from benchmarks.record_curves import read
 from harness.samplers import fresh_seed, make_pruner, rung_step
 from harness.spec.space import Pruner
 from harness.supervisor.losing import has_lost
+from harness.untried import Left, Untried, by_settings, untried
 
 SEEDS, NEAR, MOST = 20, 0.005, 100  # MOST: proposals after which a search is given up
 
@@ -84,6 +86,7 @@ class Method:
     first: int = 0  # rungs before this one judge nothing
     wilcoxon: bool = False
     judge: str = "wer"
+    again: bool = True  # whether a configuration may be drawn again; the harness lets none in a space that has an end
 
 
 def random_sampler(seed: int) -> optuna.samplers.BaseSampler:
@@ -103,9 +106,14 @@ def halving(factor: int) -> Pruner:
 
 METHODS = [
     Method("random, no pruning", random_sampler),
+    Method("random, nothing twice", random_sampler, again=False),
     Method("TPE, no pruning", tpe()),
+    Method("TPE, nothing twice", tpe(), again=False),
     Method("TPE + ASHA 2, WER from rung 0", tpe(), halving(2)),
     Method("TPE + ASHA 2, WER from rung 2", tpe(), halving(2), first=2),
+    Method("TPE + ASHA 2, WER from rung 2, nothing twice", tpe(), halving(2), first=2, again=False),
+    Method("TPE + ASHA 2, WER from rung 3, nothing twice", tpe(), halving(2), first=3, again=False),
+    Method("TPE + ASHA 2, loss from rung 1, nothing twice", tpe(), halving(2), judge="loss", first=1, again=False),
     Method("TPE + ASHA 3, WER from rung 2", tpe(), halving(3), first=2),
     Method("TPE + Hyperband 3, WER", tpe(), Pruner(name="hyperband", reduction_factor=3)),
     Method("TPE + median, WER", tpe(), Pruner(name="median")),
@@ -122,12 +130,21 @@ METHODS = [
 
 
 def spent(table: Table, method: Method, seed: int) -> float:
-    """Whole trials' worth of training until a finished trial is near the best; MOST proposals at the utmost."""
+    """Whole trials' worth of training until a finished trial is near the best; MOST proposals at the utmost.
+
+    A search that may try nothing twice, and has stopped what it looked for, never finds it: MOST.
+    """
     judged = len(table.fractions) - method.first
     study = optuna.create_study(study_name=f"{method.name}/{seed}", pruner=make_pruner(method.pruner, judged))
     cost, best = 0.0, None
+    left = everything(table)
     for number in range(MOST):
         study.sampler = method.sampler(fresh_seed(seed, number))
+        if not method.again:
+            left = untried(left, (known.params for known in study.get_trials(deepcopy=False)[-1:]))
+            if not left:
+                return float(MOST)
+            study.sampler = Untried(study.sampler, left, fresh_seed(seed, number))
         trial = study.ask()
         curve = table.at(tuple(_ask(trial, name, held) for name, held in table.axes.items()))
         stopped = _climb(table, method, trial, curve, best)
@@ -141,6 +158,13 @@ def spent(table: Table, method: Method, seed: int) -> float:
         if best is None or curve["wer"][-1] < best["wer"][-1]:
             best = curve
     return cost
+
+
+def everything(table: Table) -> Left:
+    """All that can be proposed."""
+    values = [held if isinstance(held[0], str) else range(len(held)) for held in table.axes.values()]
+    settings = [dict(zip(table.axes, place, strict=True)) for place in itertools.product(*values)]
+    return by_settings(settings)
 
 
 def _ask(trial: optuna.Trial, name: str, held: list[Any]) -> int:

@@ -24,12 +24,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import yaml
 from rich.console import Console
@@ -63,6 +66,7 @@ FIXED = {
 }
 BATCH = 16
 SEED = 1
+SECONDS_BETWEEN_LOOKS = 0.5
 # Sizes of models with random weights; the vocabulary is at least the demo's, whose tokenizer they take.
 RANDOM = {
     "random-toy": Dimensions(64, 2, 2, 128, 128, 2120, max_source_positions=150, max_target_positions=64),
@@ -252,13 +256,39 @@ def _run(command: list[str], cwd: Path = ROOT, **variables: str) -> None:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
 
 
+@contextmanager
+def memory_watched() -> Iterator[list[int]]:
+    """Bytes of all processes below this one, at each look; what several of them map counts once (PSS)."""
+    seen, ended = [0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(SECONDS_BETWEEN_LOOKS):
+            seen.append(sum(map(_resident, psutil.Process().children(recursive=True))))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _resident(process: psutil.Process) -> int:
+    with suppress(psutil.Error):
+        return int(process.memory_full_info().pss)
+    return 0
+
+
 def measure(arm: Arm, job: Job) -> dict[str, Any]:
-    """One arm once, with empty caches: wall and CPU seconds of all its processes, and its trials."""
+    """One arm once, with empty caches: wall and CPU seconds and peak memory of all its processes, and its trials."""
     job.bench(job.folder / "listing")  # what the driver itself needs is there before the clock starts
     with tempfile.TemporaryDirectory(dir=job.folder) as folder:
         cpu, began = _child_seconds(), time.perf_counter()
-        trials = arm(job, Path(folder))
-        return {"wall": time.perf_counter() - began, "cpu": _child_seconds() - cpu, "trials": trials}
+        with memory_watched() as seen:
+            trials = arm(job, Path(folder))
+        wall, cpu = time.perf_counter() - began, _child_seconds() - cpu
+        return {"wall": wall, "cpu": cpu, "memory": max(seen), "trials": trials}
 
 
 def _child_seconds() -> float:
@@ -285,6 +315,7 @@ def summary(name: str, runs: Sequence[dict[str, Any]], base: dict[str, float], r
     """Medians of an arm, and the ratios to the plain recipe."""
     wall, cpu = (statistics.median(run[kind] for run in runs) for kind in ("wall", "cpu"))
     row: dict[str, Any] = {"arm": name, "wall": wall, "cpu": cpu, "trials": len(runs[0]["trials"])}
+    row["memory"] = max(run["memory"] for run in runs)
     row |= {"wall_ratio": base["wall"] / wall, "cpu_ratio": base["cpu"] / cpu}
     if name != "plain":
         seen = [trial for run in runs for trial in run["trials"].values()]
@@ -298,14 +329,16 @@ def summary(name: str, runs: Sequence[dict[str, Any]], base: dict[str, float], r
 def show(scope: str, rows: list[dict[str, Any]], gate: dict[str, str], console: Console) -> None:
     """The table of one scope."""
     table = Table(title=f"LoRA in {'encoder and decoder' if scope == 'both' else 'the decoder'}, seconds", box=None)
-    for column in ("arm", "wall", "CPU", "train", "evaluate", "rest", "of matmul rate", "faster", "results"):
+    for column in ("arm", "wall", "CPU", "train", "evaluate", "rest", "of matmul rate", "GB", "faster", "results"):
         table.add_column(column, justify="left" if column in ("arm", "results") else "right", no_wrap=True)
     for row in rows:
         known = "train" in row
         parts = [f"{row[key]:.1f}" if known else "" for key in ("train", "evaluation", "rest")]
         share = f"{row['matmul_share']:.0%}" if known else ""
+        memory = f"{row['memory'] / 1e9:.2f}"
         times = f"{row['wall_ratio']:.2f}x wall, {row['cpu_ratio']:.2f}x CPU"
-        table.add_row(row["arm"], f"{row['wall']:.1f}", f"{row['cpu']:.1f}", *parts, share, times, gate[row["arm"]])
+        seconds = [f"{row[key]:.1f}" for key in ("wall", "cpu")]
+        table.add_row(row["arm"], *seconds, *parts, share, memory, times, gate[row["arm"]])
     console.print(table)
 
 
@@ -328,7 +361,7 @@ def main() -> None:
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rate = matmul_rate(device, "bf16" if device.type == "cuda" else "fp32")
-    console, results = Console(width=130), list[dict[str, Any]]()
+    console, results = Console(width=140), list[dict[str, Any]]()
     console.print(f"{torch.get_num_threads()} threads, {rate / 1e9:.0f} GFLOP/s of large products on {device.type}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -153,24 +153,49 @@ def ask_gp(space: SearchSpace, study: optuna.Study, seed: int) -> dict[str, Any]
     return proposed
 
 
+class Standing:
+    """A study without the attempts that failed, whose values would compete beside those of their retries."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def get_trials(self, *arguments: Any, **named: Any) -> list[FrozenTrial]:
+        """All trials but the failed ones."""
+        return [t for t in self._study.get_trials(*arguments, **named) if t.state != TrialState.FAIL]
+
+
+class Halving(optuna.pruners.SuccessiveHalvingPruner):
+    """ASHA among the trials that stand: a kill must not change who is promoted."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether to stop the trial at the rung that it has just reported."""
+        return super().prune(cast(optuna.Study, Standing(study)), trial)
+
+
+class Bands(optuna.pruners.HyperbandPruner):
+    """Hyperband, likewise."""
+
+    def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
+        return cast(optuna.Study, Standing(super()._create_bracket_study(study, bracket_id)))
+
+
 def make_pruner(pruner: Pruner, rungs: int) -> optuna.pruners.BasePruner:
     """Optuna's part of pruning; values are reported at `rung_step`. Wilcoxon's test is the supervisor's own."""
     factor = pruner.reduction_factor
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if pruner.name == "hyperband":
-            return optuna.pruners.HyperbandPruner(
-                min_resource=1, max_resource=factor ** max(1, rungs - 1), reduction_factor=factor
-            )
+            return Bands(min_resource=1, max_resource=factor ** max(1, rungs - 1), reduction_factor=factor)
         median = optuna.pruners.MedianPruner(n_startup_trials=pruner.n_startup_trials)
         if pruner.name == "median":
             return median
         if pruner.name == "patient":
             return optuna.pruners.PatientPruner(median, patience=pruner.patience)
     if pruner.name == "successive_halving":
-        return optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=1, reduction_factor=factor, min_early_stopping_rate=0
-        )
+        return Halving(min_resource=1, reduction_factor=factor, min_early_stopping_rate=0)
     return optuna.pruners.NopPruner()
 
 

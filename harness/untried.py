@@ -28,12 +28,13 @@ def configurations(space: SearchSpace) -> Left | None:
     known = [values for values in axes if values is not None]
     if len(known) < len(axes) or math.prod(map(len, known)) > MOST or space.sampler.name in POPULATIONS:
         return None
-    found: Left = {}
-    for values in itertools.product(*known):
-        joined = space.joined(dict(zip(names, values, strict=True)))
-        settings = {name: plain(joined[name]) for name in names if name in joined}
-        found[_key(settings)] = settings
-    return found
+    joined = (space.joined(dict(zip(names, values, strict=True))) for values in itertools.product(*known))
+    return by_settings({name: plain(each[name]) for name in names if name in each} for each in joined)
+
+
+def by_settings(found: Iterable[Settings]) -> Left:
+    """Configurations, each once, by what tells them apart."""
+    return {_key(settings): settings for settings in found}
 
 
 def untried(known: Left, tried: Iterable[Settings]) -> Left:

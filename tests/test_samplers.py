@@ -130,3 +130,19 @@ def test_tpe_proposes_the_same_whether_it_remembers_the_shared_settings_or_looks
 
     (remembered, one), (anew, many) = proposed(True), proposed(False)
     assert remembered == anew and (one, many) == (1, 12)
+
+
+@pytest.mark.parametrize("name", ["successive_halving", "hyperband"])
+def test_an_attempt_that_failed_does_not_compete_with_its_retry(name):
+    study = optuna.create_study(pruner=make_pruner(Pruner(name=name, reduction_factor=2), 2))
+    first = study.ask()
+    first.report(0.5, rung_step(Pruner(name=name, reduction_factor=2), 0))
+    first.should_prune()
+    study.tell(first, 0.5)
+    killed = study.ask()
+    killed.report(0.1, rung_step(Pruner(name=name, reduction_factor=2), 0))
+    killed.should_prune()
+    study.tell(killed, state=optuna.trial.TrialState.FAIL)
+    second = study.ask()
+    second.report(0.2, rung_step(Pruner(name=name, reduction_factor=2), 0))
+    assert not second.should_prune(), "the best of those that stand"

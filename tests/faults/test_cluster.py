@@ -130,7 +130,8 @@ def test_two_jobs_on_postgres_one_is_killed_and_all_trials_finish(on_postgres):
 
 def test_a_worker_that_slept_too_long_loses_its_trial_and_does_not_end_it_twice(disturbed):
     disturbed.options = ["--workers", "2", "--launcher", "local-jobs"]
-    disturbed.environment |= {**JOBS, "FAULT_PATCH": json.dumps(SHORT)}
+    # Long trials: a worker that is stopped while it claims one holds the lock that the other needs.
+    disturbed.environment |= {**JOBS, "FAKE_SECONDS": "1", "FAULT_PATCH": json.dumps(SHORT)}
     process = disturbed.start()
     wait_until(lambda: begun(disturbed))
     sleeper = jobs(disturbed)[0]

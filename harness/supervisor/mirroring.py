@@ -37,8 +37,9 @@ class Mirroring:
         self._calls.put(lambda mirror: mirror.begin(run))
 
     def rung(self, run: Run, rung: Rung) -> None:
-        """A run was evaluated."""
-        self._calls.put(lambda mirror: mirror.rung(run, rung))
+        """A run was evaluated. Where calls are waiting this one is left out: the run's end brings what is missing."""
+        if self._calls.empty():
+            self._calls.put(lambda mirror: mirror.rung(run, rung))
 
     def end(self, run: Run, record: Record) -> None:
         """A run ended, and its record is stored."""

@@ -45,6 +45,19 @@ def test_slots_count_what_ended_but_not_what_was_tried_again(study):
     assert study.used() == 2 and len(study.optuna.trials) == 3
 
 
+def test_a_trial_that_went_on_after_a_kill_competes_at_each_rung_with_what_it_had_there(study):
+    """Asked only at its last rung, successive halving would hold that value against trials at the first."""
+    trial, config = study.ask()
+    rungs = (rung(0, 0.9), rung(1, 0.4))
+    assert all(study.may_go_on(trial, reached, None) for reached in rungs)
+    study.tell(trial, record(trial.number, config=config, rungs=rungs), retry="interrupted")
+    retry, _ = study.ask()
+    study.replay(retry, rungs[:1], None)
+    assert study.may_go_on(retry, rungs[1], None)
+    rival, _ = study.ask()
+    assert study.may_go_on(rival, rung(0, 0.7), None)
+
+
 def test_telling_twice_changes_nothing(study):
     trial, config = study.ask()
     done = record(trial.number, state="complete", config=config, rungs=(rung(0, 0.4), rung(1, 0.3)))

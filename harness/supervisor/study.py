@@ -123,17 +123,23 @@ class Study:
         stored = _stored(trial)
         if not _holds(stored, attempt):
             return False
-        self.replay(trial, [rung], stored)
+        self._report(trial, [rung], stored)
         return len(self.space.objectives) > 1 or not trial.should_prune()
 
-    def replay(self, trial: optuna.Trial, rungs: Sequence[Rung], stored: FrozenTrial | None = None) -> None:
-        """Store what rungs are judged by; a second time changes nothing. Of several objectives none is stored.
+    def replay(self, trial: optuna.Trial, rungs: Sequence[Rung], attempt: str | None) -> None:
+        """Judge again, whatever the answer, the rungs that an attempt before this one has passed.
 
-        In order: successive halving would take a late one for all below. `stored` is the trial as it was just read.
+        Successive halving notes a trial's value at a rung when it is asked there; asked only at a later one, it would
+        take that one's value for all below, and the trial would beat rivals that had trained less.
         """
-        if len(self.space.objectives) > 1 or not rungs:
+        for rung in rungs:
+            self.may_go_on(trial, rung, attempt)
+
+    def _report(self, trial: optuna.Trial, rungs: Sequence[Rung], stored: FrozenTrial) -> None:
+        """Store what rungs are judged by; a second time changes nothing. Of several objectives none is stored."""
+        if len(self.space.objectives) > 1:
             return
-        told = (stored or _stored(trial)).intermediate_values
+        told = stored.intermediate_values
         for rung in rungs:
             if (step := rung_step(self.space.pruner, rung.index)) not in told:
                 trial.report(rung.loss if self.space.judge == "loss" or not rung.scores else rung.scores.wer, step=step)
@@ -159,7 +165,7 @@ class Study:
         stored = stored or _stored(trial)
         if stored.state.is_finished():
             return
-        self.replay(trial, record.rungs, stored)
+        self._report(trial, record.rungs, stored)
         if record.reason:
             trial.set_user_attr("reason", record.reason)
         kept = self._constrain(trial, record, stored)

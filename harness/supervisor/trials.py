@@ -44,7 +44,7 @@ def carry_out_trial(study: Study, worker: Worker, heart: Heart, slots: int, name
 
     with heart.beating(trial._trial_id):
         resume = study.checkpoint(trial)
-        study.replay(trial, read_rungs(resume)[:-1] if resume else ())
+        study.replay(trial, read_rungs(resume)[:-1] if resume else (), attempt.name)
         if refusal := study.refusal(config):
             outcome = worker.refuse(run, attempt, refusal)
         else:

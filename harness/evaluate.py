@@ -22,7 +22,7 @@ from harness.model.base import Base
 from harness.model.encoder import entered_at
 from harness.model.method import whisper_of
 from harness.model.regularize import window_frames
-from harness.prefix import Mel, Source
+from harness.prefix import Mel, Prefix
 from harness.spec.result import Transcript
 from harness.train import utterance_losses
 
@@ -77,10 +77,10 @@ def transcribe(
     rows: Sequence[int],
     decoding: Decoding,
     accelerator: Accelerator,
-    source: Source | None = None,
+    prefix: Prefix | None = None,
 ) -> list[Transcript]:
     """Transcripts of some rows, in their order; several processes share the work, and each gets all."""
-    heard = listen(model, base, speech, rows, decoding, accelerator, source)
+    heard = listen(model, base, speech, rows, decoding, accelerator, prefix)
     return [transcript(speech, row, heard[row]) for row in rows]
 
 
@@ -91,20 +91,20 @@ def listen(
     rows: Sequence[int],
     decoding: Decoding,
     accelerator: Accelerator,
-    source: Source | None = None,
+    prefix: Prefix | None = None,
     labels: Sequence[list[int]] | None = None,
     texts: bool = True,
 ) -> dict[int, Heard]:
     """Decode some rows and, given the labels of all rows, compute their loss; the encoder runs once for both.
 
-    Several processes share the work, and each gets all. Inputs come from `source`, by default the speech's features.
+    Several processes share the work, and each gets all. Inputs are the filled `prefix`'s, or features.
     """
-    source = source or Mel(speech, window_frames(base))
+    inputs = prefix or Mel(speech, window_frames(base))
     mine = by_length(speech, rows)[accelerator.process_index :: accelerator.num_processes]
     found = dict[int, Heard]()
     model.eval()
     for batch in chunks(mine, decoding.batch_size):
-        states = encode(model, source.take(batch), source.depth, accelerator)
+        states = encode(model, inputs.take(batch), inputs.depth, accelerator)
         heard = [Heard()] * len(batch)
         if texts:
             heard = generate(

@@ -12,7 +12,7 @@ from harness.bench import Bench, decoding_of, errors_of
 from harness.data.batches import chunks
 from harness.evaluate import Heard, listen, transcript
 from harness.meter import Clock
-from harness.prefix import Source
+from harness.prefix import Prefix
 from harness.spec.judging import Judging
 from harness.spec.messages import Partial
 from harness.spec.result import Transcript
@@ -45,20 +45,22 @@ def listened(
     index: int,
     found: Evaluated,
     clock: Clock,
-    source: Source,
+    prefix: Prefix | None,
     texts: bool,
 ) -> Generator[Partial, bool | None, None]:
     """Evaluate the rows of `found`; decoding them goes chunk by chunk where the supervisor may break off.
 
     The clock stands still while it is asked.
     """
-    heard = dict[int, Heard]()
+    heard, transcripts = dict[int, Heard](), dict[int, Transcript]()
     rows, decoding, speech = found.rows, decoding_of(bench, config), bench.speech
     for chunk in chunks(rows, (texts and judging.chunk) or len(rows)):
-        new = listen(model, bench.base, speech, chunk, decoding, accelerator, source, bench.labels, texts)
+        new = listen(model, bench.base, speech, chunk, decoding, accelerator, prefix, bench.labels, texts)
         heard |= new
         if texts:
-            found.errors += errors_of(bench, [transcript(speech, row, new[row]) for row in chunk])
+            said = [transcript(speech, row, new[row]) for row in chunk]
+            transcripts |= zip(chunk, said, strict=True)
+            found.errors += errors_of(bench, said)
         if len(heard) < len(rows):
             clock.stop()
             found.lost = not (yield Partial(index=index, errors=tuple(found.errors)))
@@ -66,7 +68,7 @@ def listened(
         if found.lost:
             break
     found.rows = sorted(heard)
-    found.transcripts = [transcript(speech, row, heard[row]) for row in found.rows if texts]
+    found.transcripts = [transcripts[row] for row in sorted(transcripts)]
     # Summed exactly, whatever the order: a loss does not depend on how the rows were cut into chunks.
     tokens = sum(len(bench.labels[row]) - 1 for row in found.rows)
     found.loss = math.fsum(heard[row].loss or 0.0 for row in found.rows) / tokens

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from harness.meter import is_out_of_memory, processor, synchronize
+from harness.model.base import HALVES
 from harness.record import write_json
 from harness.spec.trial import Precision
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192)  # of the square matrices
 QUICK_SECONDS = 0.05  # for one product; a matrix of twice the size takes eight times as long
 TIMES = 7
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def matmul_rate(device: torch.device, precision: Precision) -> float:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,27 +16,14 @@ from torch import Tensor
 
 from harness.data.batches import chunks
 from harness.data.features import Speech
-from harness.model.base import Base
+from harness.model.base import HALVES, Base
 from harness.model.encoder import leading
-from harness.model.regularize import window_frames
 from harness.parameters import POSITIONS_PER_SECOND, dimensions_of, frozen_layers
 from harness.spec.trial import Precision, TrialConfig
 
 VERSION = 1  # of what is stored: raise it when the content for the same input changes
 SPARE_BYTES = 2**30  # of the disk, left free
 PORTION = 512  # utterances after which what is computed is marked so
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Source(Protocol):
-    """Where evaluation has its inputs from."""
-
-    @property
-    def depth(self) -> int | None:
-        """Layers of the encoder that the inputs have been through; None for log-mel features."""
-
-    def take(self, rows: Sequence[int]) -> Tensor:
-        """The inputs of some rows, in their order."""
 
 
 @dataclass(frozen=True)
@@ -162,11 +148,6 @@ class Prefixes:
                     seen.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
             self.fingerprints[key] = seen.hexdigest()
         return self.fingerprints[key]
-
-
-def source(prefix: Prefix | None, speech: Speech, base: Base) -> Source:
-    """What evaluation takes: cached states, or features of the window."""
-    return prefix or Mel(speech, window_frames(base))
 
 
 def trains_on(prefix: Prefix | None, config: TrialConfig) -> bool:

@@ -57,11 +57,8 @@ def make_sampler(space: SearchSpace, seed: int, number: int, study: optuna.Study
         return tpe
 
 
-class Proposed(BaseSampler):
-    """A configuration that was decided on elsewhere; what it does not hold is drawn at random."""
-
-    def __init__(self, params: dict[str, Any], otherwise: BaseSampler) -> None:
-        self._params, self._otherwise = params, otherwise
+class Apart(BaseSampler):
+    """Draws each setting by itself."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing is drawn jointly."""
@@ -72,6 +69,13 @@ class Proposed(BaseSampler):
     ) -> dict[str, Any]:
         """Nothing is drawn jointly."""
         return {}
+
+
+class Proposed(Apart):
+    """A configuration that was decided on elsewhere; what it does not hold is drawn at random."""
+
+    def __init__(self, params: dict[str, Any], otherwise: BaseSampler) -> None:
+        self._params, self._otherwise = params, otherwise
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

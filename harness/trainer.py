@@ -32,7 +32,6 @@ from harness.model.base import Base, load_base
 from harness.model.method import detach, load_trained
 from harness.model.regularize import shaped
 from harness.pack import train_together
-from harness.prefix import source
 from harness.processes import die_with_parent, logged_to, rank, world_size
 from harness.record import write_transcripts
 from harness.spec.messages import (
@@ -170,7 +169,7 @@ def do_transcribe(bench: Bench, order: Transcribe) -> Transcribed:
     with decodable(base, order) as model:
         if prefix is not None:
             prefix.fill(rows, base, decoding.batch_size, accelerator)
-        transcripts = transcribe(model, base, speech, rows, decoding, accelerator, source(prefix, speech, base))
+        transcripts = transcribe(model, base, speech, rows, decoding, accelerator, prefix)
         if order.speed_passes:
             timed = by_length(speech, rows)[:: max(1, len(rows) // order.speed_clips)][: order.speed_clips]
             clips = [speech.samples(speech.utterances[row]) for row in timed]

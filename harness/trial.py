@@ -22,7 +22,7 @@ from harness.model.method import attach, count_parameters, detach, merged, save
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
 from harness.model.packed import view
 from harness.model.regularize import shaped
-from harness.prefix import Prefix, source, trains_on
+from harness.prefix import Prefix, trains_on
 from harness.record import write_transcripts
 from harness.spec.messages import Finished, Partial, Report, Train
 from harness.spec.result import OUT_OF_MEMORY, Rung, State, Transcript, TrialResult
@@ -129,8 +129,7 @@ class Run:
             detach(base, self.model)
         if self.accelerator.is_main_process:
             write_transcripts(attempt / "transcripts.jsonl", self.transcripts)
-        trained_on = self.prefix if self.trained is not None and trains_on(self.prefix, self.config) else None
-        cached = trained_on.depth if trained_on else 0
+        cached = self._trained_on.depth if self._trained_on else 0
         share = None if self.trained is None else eight_bit_share(self.trained.optimizer)
         cost = measured(
             self.bench, self.config, self.progress, self.rungs, self.evaluation, self.peaks, self.parameters, cached
@@ -145,12 +144,18 @@ class Run:
         )
         return TrialResult(state=state, reason=reason, rungs=tuple(self.rungs), cost=cost)
 
+    @property
+    def _trained_on(self) -> Prefix | None:
+        """What training takes instead of features."""
+        trains = self.config.method != "none" and trains_on(self.prefix, self.config)
+        return self.prefix if trains else None
+
     def _fill(self) -> None:
         """Have what the frozen layers make of all rows that this trial will meet; the dice stay as they were."""
         if self.prefix is None:
             return
         rows, clock = self.bench.speech.rows("validation"), Clock(self.accelerator.device)
-        if self.config.method != "none" and trains_on(self.prefix, self.config):
+        if self._trained_on:
             rows = rows + rows_met(self.bench, self.config, self.order, self.processes)
         clock.start()
         self.prefix.fill(rows, self.bench.base, self.bench.decoding.batch_size, self.accelerator)
@@ -236,7 +241,7 @@ class Run:
             processes=self.processes,
             skip=self.progress.step,
             longest_first=self.order.longest_first,
-            prefix=self.prefix if trains_on(self.prefix, config) else None,
+            prefix=self._trained_on,
         )
         self.peaks.enter("train")
         try:
@@ -259,10 +264,9 @@ class Run:
         clock = Clock(self.accelerator.device)
         clock.start()
         texts = index == last or judging.judge == "wer"
-        heard_from = source(self.prefix, bench.speech, bench.base)
         with merged(bench.base, self.model):
             yield from listened(
-                self.model, bench, self.config, self.accelerator, judging, index, found, clock, heard_from, texts
+                self.model, bench, self.config, self.accelerator, judging, index, found, clock, self.prefix, texts
             )
         scores = score_split(bench, found.transcripts) if found.transcripts else None
         clock.stop()

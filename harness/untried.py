@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from harness.samplers import grid_points, plain
+from harness.samplers import Apart, grid_points, plain
 from harness.spec.space import Distribution, Sampler, SearchSpace, is_integer
 
 MOST = 5_000  # configurations above which a space counts as endless
@@ -43,7 +43,7 @@ def untried(known: Left, tried: Iterable[Settings]) -> Left:
     return {key: settings for key, settings in known.items() if key not in had}
 
 
-class Untried(BaseSampler):
+class Untried(Apart):
     """Another sampler's proposals as far as they lead to a configuration that is left; where not, one at random.
 
     The same configuration, seed and budget would only give the same result again.
@@ -51,16 +51,6 @@ class Untried(BaseSampler):
 
     def __init__(self, sampler: BaseSampler, left: Left, seed: int) -> None:
         self._sampler, self._left, self._random = sampler, left, np.random.default_rng(seed)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing is drawn jointly."""
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing is drawn jointly."""
-        return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

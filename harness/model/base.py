@@ -13,6 +13,8 @@ from harness.errors import UserError, nearest
 from harness.parameters import OFFICIAL
 from harness.spec.trial import BaseWeights
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @dataclass(frozen=True)
 class Base:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from harness.errors import reported
+from harness.spec.techniques import STANDARD
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,10 +81,17 @@ def parser() -> argparse.ArgumentParser:
         "--cache-dir", type=Path, metavar="FOLDER", help="prepared features (default: the user's cache)"
     )
     options.add_argument(
-        "--no-encoder-cache",
-        dest="encoder_cache",
-        action="store_false",
-        help="compute the encoder's frozen layers anew for each trial and epoch; the results are the same",
+        "--compile",
+        action="store_true",
+        help="train on compiled layers: costs a minute or more, and pays on a GPU in long sweeps, if at all",
+    )
+    options.add_argument(
+        "--without",
+        nargs="+",
+        choices=STANDARD,
+        default=(),
+        metavar="TECHNIQUE",
+        help=f"leave out what makes trials fast, to see what it is worth: {', '.join(STANDARD)} (docs/performance.md)",
     )
     options.add_argument(
         "--prepare-only", action="store_true", help="prepare the data, report it, and stop: needs no GPU and no weights"

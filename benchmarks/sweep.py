@@ -2,17 +2,20 @@
 
     python -m benchmarks.sweep                                  # the demo, two scopes, three rounds
     python -m benchmarks.sweep --task FOLDER --examples 2400    # other speech
+    python -m benchmarks.sweep --ablate                         # each technique left out too
     python -m benchmarks.sweep --model random-small             # on a GPU: whisper-small's sizes, random weights
     python -m benchmarks.sweep --model random-toy --rounds 1    # on a CPU, to see that it runs
 
 Arms: `plain` is benchmarks/plain.py, one process a trial, as the tutorials write it; `reload` is the harness's own loop
 in one process that loads its base anew for each trial and keeps nothing of the encoder; `harness` is run_sweep.py,
-all of it; `harness, no encoder cache` leaves that one technique out. Every arm trains the same configurations, a grid
+all of it; `no encoder_cache` and the others of its kind leave that one technique out, `compile` takes it on (--ablate).
+Every arm trains the same configurations, a grid
 of rank and learning rate, on the same examples in the same order for the same steps, and decodes validation once at the
 end; each begins with empty caches. Rounds are interleaved and their order rotated; medians are printed.
 
-The gate: `reload` and both `harness` arms must agree in every loss, to the last bit on a CPU in fp32, and in every
-transcript. `plain` divides its loss and draws its dropout elsewhere, so that it agrees only about.
+The gate: `reload`, `harness` and `no encoder_cache` must agree in every loss, to the last bit on a CPU in fp32, and in
+every transcript; the other techniques round elsewhere. `plain` divides its loss and draws its dropout elsewhere, and
+`compile` draws it elsewhere, so that they agree only about.
 """
 
 import argparse
@@ -49,6 +52,7 @@ from harness.record import read_transcripts
 from harness.spec.budget import Budget
 from harness.spec.messages import Open, Train
 from harness.spec.task import Task
+from harness.spec.techniques import STANDARD
 from harness.spec.trial import TrialConfig
 from harness.trainer import open_bench
 from harness.trial import run_trial
@@ -67,6 +71,7 @@ FIXED = {
 BATCH = 16
 SEED = 1
 SECONDS_BETWEEN_LOOKS = 0.5
+ROUNDING = 1e-5  # of a loss
 # Sizes of models with random weights; the vocabulary is at least the demo's, whose tokenizer they take.
 RANDOM = {
     "random-toy": Dimensions(64, 2, 2, 128, 128, 2120, max_source_positions=150, max_target_positions=64),
@@ -99,8 +104,8 @@ class Job:
 
     def bench(self, folder: Path) -> Bench:
         """Model and data, with the caches in a folder, but none of encoder states."""
-        order = Open(model=self.model, task=self.speech(), cache_dir=str(folder), seed=SEED, encoder_cache=False)
-        return open_bench(order)
+        bare = tuple(name for name in STANDARD if name != "encoder_cache")
+        return open_bench(Open(model=self.model, task=self.speech(), cache_dir=str(folder), seed=SEED, techniques=bare))
 
     def speech(self) -> Task:
         """The task."""
@@ -213,12 +218,19 @@ def harness(job: Job, folder: Path, *options: str) -> dict[tuple[int, float], Tr
     return found
 
 
-def no_cache(job: Job, folder: Path) -> dict[tuple[int, float], Trial]:
-    """The harness without what frozen layers made."""
-    return harness(job, folder, "--no-encoder-cache")
+def harness_with(*options: str) -> Arm:
+    """The harness with options of its own."""
+    return lambda job, folder: harness(job, folder, *options)
 
 
-ARMS: dict[str, Arm] = {"plain": plain, "reload": reload, "harness": harness, "harness, no encoder cache": no_cache}
+USUAL = ["plain", "reload", "harness", "no encoder_cache"]
+ARMS: dict[str, Arm] = {
+    "plain": plain,
+    "reload": reload,
+    "harness": harness,
+    **{f"no {technique}": harness_with("--without", technique) for technique in STANDARD},
+    "compile": harness_with("--compile"),
+}
 
 
 def made(name: str, folder: Path) -> str:
@@ -302,10 +314,10 @@ def check(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     truth = rounds["reload"][0]["trials"]
     for name, runs in rounds.items():
         pairs = [(run["trials"][point], trial) for run in runs for point, trial in truth.items()]
-        if all((a.loss, a.texts) == (b.loss, b.texts) for a, b in pairs):
-            said[name] = "equal"
+        losses = max(abs(a.loss / b.loss - 1) for a, b in pairs)
+        if losses < ROUNDING and all(a.texts == b.texts for a, b in pairs):
+            said[name] = "to rounding" if losses else "equal"
         else:
-            losses = max(abs(a.loss / b.loss - 1) for a, b in pairs)
             rates = max(abs(a.wer - b.wer) for a, b in pairs)
             said[name] = f"loss {losses:.1%}, WER {100 * rates:.1f} points"
     return said
@@ -350,11 +362,13 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=800)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scopes", nargs="+", choices=("both", "decoder"), default=["both", "decoder"])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=USUAL)
+    parser.add_argument("--ablate", action="store_true", help="all arms")
     parser.add_argument("--grid", choices=GRIDS, default="four")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    arms = list(ARMS) if options.ablate else options.arms
     if options.inside is not None:
         given = json.loads(options.inside.read_text(encoding="utf-8"))
         inside(Job(**given | {"folder": Path(given["folder"])}))
@@ -368,13 +382,13 @@ def main() -> None:
         model = made(options.model, folder / "model") if options.model in RANDOM else options.model
         for scope in options.scopes:
             job = Job(model, options.task, scope, options.examples, options.grid, folder)
-            rounds: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
+            rounds: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
             for number in range(options.rounds):
-                turn = number % len(options.arms)
-                for arm in options.arms[turn:] + options.arms[:turn]:
+                turn = number % len(arms)
+                for arm in arms[turn:] + arms[:turn]:
                     rounds[arm].append(measure(ARMS[arm], job))
                     console.print(f"  {scope}, round {number + 1}, {arm}: {rounds[arm][-1]['wall']:.1f} s")
-            base = {kind: statistics.median(run[kind] for run in rounds[options.arms[0]]) for kind in ("wall", "cpu")}
+            base = {kind: statistics.median(run[kind] for run in rounds[arms[0]]) for kind in ("wall", "cpu")}
             rows = [summary(arm, runs, base, rate) for arm, runs in rounds.items()]
             gate = check(rounds) if "reload" in rounds else dict.fromkeys(rounds, "")
             show(scope, rows, gate, console)

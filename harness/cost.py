@@ -62,6 +62,7 @@ def measured(
         matmul_rate=matmuls,
         matmul_share=flops / ceiling if ceiling else None,
         cached_encoder_layers=cached_layers,
+        resident_bytes=peaks.apart,
         per_device_train_batch_size=config.per_device_train_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )

@@ -1,7 +1,7 @@
 """Decode utterances greedily with the prompt they were trained with -> transcripts and loss."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from harness.data.audio import SAMPLE_RATE
 from harness.data.batches import chunks, labelled
 from harness.data.features import Speech
-from harness.meter import Clock
+from harness.meter import Clock, is_out_of_memory, is_poisoned
 from harness.model.base import Base
 from harness.model.encoder import entered_at
 from harness.model.method import whisper_of
@@ -35,6 +35,8 @@ class Decoding:
     max_new_tokens: int
     task: str
     forced_language: bool = True
+    sorting: bool = True  # by length
+    static_cache: bool = False  # keys and values stay where they are, so that a GPU can decode by compiled code
 
     def described(self) -> dict[str, Any]:
         """For records and captions."""
@@ -100,10 +102,12 @@ def listen(
     Several processes share the work, and each gets all. Inputs are the filled `prefix`'s, or features.
     """
     inputs = prefix or Mel(speech, window_frames(base))
-    mine = by_length(speech, rows)[accelerator.process_index :: accelerator.num_processes]
+    ordered = by_length(speech, rows) if decoding.sorting else list(rows)
+    mine = ordered[accelerator.process_index :: accelerator.num_processes]
     found = dict[int, Heard]()
     model.eval()
-    for batch in chunks(mine, decoding.batch_size):
+
+    def hear(batch: Sequence[int]) -> dict[int, Heard]:
         states = encode(model, inputs.take(batch), inputs.depth, accelerator)
         heard = [Heard()] * len(batch)
         if texts:
@@ -113,10 +117,25 @@ def listen(
         if labels is not None:
             losses = _losses(model, base, states, [labels[row] for row in batch], accelerator)
             heard = [replace(one, loss=loss) for one, loss in zip(heard, losses, strict=True)]
-        found |= zip(batch, heard, strict=True)
+        return dict(zip(batch, heard, strict=True))
+
+    for batch in chunks(mine, decoding.batch_size):
+        found |= halving(hear, batch)
     if accelerator.num_processes > 1:
         found = {row: heard for part in gather_object([found]) for row, heard in part.items()}
     return found
+
+
+def halving(hear: Callable[[Sequence[int]], dict[int, Heard]], batch: Sequence[int]) -> dict[int, Heard]:
+    """Hear a batch; where memory runs out, one half of it after the other."""
+    try:
+        return hear(batch)
+    except Exception as error:
+        if len(batch) == 1 or not is_out_of_memory(error) or is_poisoned(error):
+            raise
+    # Behind the handler: the exception held what the batch had taken.
+    half = len(batch) // 2
+    return halving(hear, batch[:half]) | halving(hear, batch[half:])
 
 
 def by_length(speech: Speech, rows: Sequence[int]) -> list[int]:
@@ -146,6 +165,7 @@ def generate(
             max_new_tokens=decoding.max_new_tokens,
             num_beams=1,
             do_sample=False,
+            cache_implementation="static" if decoding.static_cache else None,
         )
     tokenizer = base.processor.tokenizer
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)

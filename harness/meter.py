@@ -98,6 +98,7 @@ class Peaks:
         self.reserved: dict[str, int] = {}
         self.allocated: dict[str, int] = {}
         self.host = 0  # resident memory of the process, the highest of all phases
+        self.apart = 0  # of a GPU's memory, bytes that serve all trials and are counted by themselves
         self._phase: str | None = None
         reset_peak_memory(device)
         self.before = memory_in_use(device)
@@ -107,8 +108,8 @@ class Peaks:
         if self._phase is not None:
             self.host = max(self.host, host_peak_memory())
             if self.device.type == "cuda":
-                _raise(self.reserved, {self._phase: torch.cuda.max_memory_reserved(self.device)})
-                _raise(self.allocated, {self._phase: torch.cuda.max_memory_allocated(self.device)})
+                _raise(self.reserved, {self._phase: torch.cuda.max_memory_reserved(self.device) - self.apart})
+                _raise(self.allocated, {self._phase: torch.cuda.max_memory_allocated(self.device) - self.apart})
             else:
                 _raise(self.reserved, {self._phase: host_peak_memory()})
         self._phase = phase
@@ -134,7 +135,7 @@ class SharedPeaks(Peaks):
         """
 
         def part(peak: int) -> int:
-            return min(peak, held + max(0, peak - held) // trials)
+            return min(peak, held + max(0, peak - held) // trials) - self.apart
 
         self.host = max(self.host, host_peak_memory())
         if self.device.type == "cuda":

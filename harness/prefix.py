@@ -39,7 +39,7 @@ class Mel:
         return torch.from_numpy(np.asarray(self.speech.features[np.asarray(rows), :, : self.frames], dtype=np.float32))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prefix:
     """States behind `depth` layers, (clips, positions, width), mapped from a file that processes share.
 
@@ -52,9 +52,12 @@ class Prefix:
     states: npt.NDArray[np.float32 | np.uint16]
     filled: npt.NDArray[np.bool_]
     dtype: torch.dtype
+    resident: Tensor | None = None  # all of them, on the GPU
 
     def take(self, rows: Sequence[int]) -> Tensor:
         """The states of some rows, in their order; `fill` has computed them."""
+        if self.resident is not None:
+            return self.resident[torch.as_tensor(rows, device=self.resident.device)]
         return torch.from_numpy(self.states[np.asarray(rows)]).view(self.dtype)
 
     def fill(self, rows: Sequence[int], base: Base, batch_size: int, accelerator: Accelerator) -> int:
@@ -70,15 +73,18 @@ class Prefix:
             self.states.flush()  # type: ignore[attr-defined]  # states before marks, should the machine go down
             self.filled[portion] = True
         accelerator.wait_for_everyone()
+        if missing:
+            self.resident = None
         return len(missing)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prefixes:
     """The cache of a study's data: a file for each model, depth, precision and window. Without a folder it is off."""
 
     speech: Speech
     folder: Path | None
+    roomy: bool = True  # the GPU's memory may hold states
     opened: dict[str, Prefix] = field(default_factory=dict)
     fingerprints: dict[tuple[int, int], str] = field(default_factory=dict)
 
@@ -114,6 +120,31 @@ class Prefixes:
                 return None
             self.opened[key] = prefix
         return self.opened[key]
+
+    def settle(self, prefix: Prefix, device: torch.device, room: int | None = None) -> int:
+        """Have a GPU keep filled states in its memory, where they fit into `room`: by default a quarter of it.
+
+        Only the newest are kept. Returns the bytes that it then holds of them.
+        """
+        if room is None:
+            room = torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 0
+        if not self.roomy or prefix.states.nbytes > room:
+            return 0
+        if prefix.resident is None:
+            self._let_go()
+            prefix.resident = torch.from_numpy(prefix.states).view(prefix.dtype).to(device, copy=True)
+        return prefix.states.nbytes
+
+    def release(self) -> bool:
+        """Give that memory back, and take none again; False where there was none to give."""
+        self.roomy = False
+        return self._let_go()
+
+    def _let_go(self) -> bool:
+        held = [prefix for prefix in self.opened.values() if prefix.resident is not None]
+        for prefix in held:
+            prefix.resident = None
+        return bool(held)
 
     def _open(
         self, folder: Path, about: dict[str, object], shape: tuple[int, int, int], depth: int, dtype: torch.dtype

@@ -61,14 +61,14 @@ def open_bench(
     """Load the model and prepare the data; `say` is told how far that is. The default device is this process's GPU."""
     if device is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else CPU
-    base = load_base(order.model, device)
+    base = load_base(order.model, device, sdpa="sdpa" in order.techniques)
     if rank() > 0:
         torch.distributed.barrier()  # the first process prepares, the others open what it made
     began = time.monotonic()
     speech = prepare_speech(order, base.processor, base.model.config.max_target_positions, say)
     if rank() == 0 and world_size() > 1:
         torch.distributed.barrier()
-    made = make_bench(base, speech, order.task, Path(order.cache_dir) / "prefixes" if order.encoder_cache else None)
+    made = make_bench(base, speech, order.task, Path(order.cache_dir) / "prefixes", order.techniques)
     return replace(made, prepare_seconds=time.monotonic() - began)
 
 
@@ -169,6 +169,7 @@ def do_transcribe(bench: Bench, order: Transcribe) -> Transcribed:
     with decodable(base, order) as model:
         if prefix is not None:
             prefix.fill(rows, base, decoding.batch_size, accelerator)
+            bench.prefixes.settle(prefix, base.device)
         transcripts = transcribe(model, base, speech, rows, decoding, accelerator, prefix)
         if order.speed_passes:
             timed = by_length(speech, rows)[:: max(1, len(rows) // order.speed_clips)][: order.speed_clips]
@@ -221,7 +222,7 @@ def main() -> None:
                 channel.send(
                     Ready(
                         device=bench.base.device.type,
-                        environment=environment(bench.base.device),
+                        environment=environment(bench.base.device) | {"techniques": list(order.techniques)},
                         data=bench.speech.report,
                         prepare_seconds=bench.prepare_seconds,
                     )

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Generator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,7 @@ from harness.data.batches import Step
 from harness.feed import feed, rows_met
 from harness.judge import Evaluated, listened, rung_rows
 from harness.meter import Clock, Peaks, SharedPeaks, is_out_of_memory, is_poisoned, reset_peak_memory
+from harness.model.compiled import as_written, compiled, compiles
 from harness.model.method import attach, count_parameters, detach, merged, save
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
 from harness.model.packed import view
@@ -72,6 +74,10 @@ def run_trial(bench: Bench, order: Train) -> Trial[Finished]:
             message = f"{type(error).__name__}: {error}"  # the exception itself would keep the model alive
         told, smaller = run.told, run.config.halved() if config.auto_micro_batch else None
         del run
+        if not poisoned and bench.prefixes.release():
+            print("out of memory; now without encoder states in the GPU's memory", file=sys.stderr)
+            reset_peak_memory(bench.base.device)
+            continue
         if poisoned or smaller is None:
             print(message, file=sys.stderr)
             write_transcripts(attempt / "transcripts.jsonl", [])
@@ -150,6 +156,10 @@ class Run:
         trains = self.config.method != "none" and trains_on(self.prefix, self.config)
         return self.prefix if trains else None
 
+    @property
+    def _compiles(self) -> bool:
+        return "compile" in self.bench.techniques and compiles(self.bench.base, self.config)
+
     def _fill(self) -> None:
         """Have what the frozen layers make of all rows that this trial will meet; the dice stay as they were."""
         if self.prefix is None:
@@ -159,6 +169,7 @@ class Run:
             rows = rows + rows_met(self.bench, self.config, self.order, self.processes)
         clock.start()
         self.prefix.fill(rows, self.bench.base, self.bench.decoding.batch_size, self.accelerator)
+        self.peaks.apart = self.bench.prefixes.settle(self.prefix, self.accelerator.device)
         clock.stop()
         self.prefix_seconds = clock.seconds
 
@@ -225,7 +236,9 @@ class Run:
         rung_steps = budget.rung_steps(batch_size)[len(self.rungs) :]
         if accelerator.process_index:  # parameters come from the first process; dropout must not be the same
             set_seed(self.order.seed + accelerator.process_index)
-        model, optimizer = accelerator.prepare(self.model, make_optimizer(self.model, config))
+        model, optimizer = accelerator.prepare(
+            self.model, make_optimizer(self.model, config, "fused" in self.bench.techniques)
+        )
         # Not prepared: Accelerate would step it once for each process.
         scheduler = make_scheduler(optimizer, config, budget.schedule_steps(batch_size))
         self.trained = Trained(self.model, optimizer, scheduler, accelerator)
@@ -250,7 +263,8 @@ class Run:
                 self.clock = Clock(accelerator.device, self.progress.seconds, self.progress.joules)
                 yield from course(*loop, self.clock, self.progress)
             else:
-                yield from train(*loop, config.label_smoothing_factor, self.progress)
+                with compiled(self.model) if self._compiles else nullcontext():
+                    yield from train(*loop, config.label_smoothing_factor, self.progress)
         finally:
             accelerator.unwrap_model(model, keep_fp32_wrapper=False)
             # An adapter asks its base for what it lacks: this mark would exempt all trials after a full fine-tuning.
@@ -264,7 +278,7 @@ class Run:
         clock = Clock(self.accelerator.device)
         clock.start()
         texts = index == last or judging.judge == "wer"
-        with merged(bench.base, self.model):
+        with merged(bench.base, self.model) if "merging" in bench.techniques else nullcontext(), as_written(self.model):
             yield from listened(
                 self.model, bench, self.config, self.accelerator, judging, index, found, clock, self.prefix, texts
             )

@@ -179,7 +179,7 @@ def test_transcripts_come_out_alike(kept):
 def test_the_option_switches_it_off_and_the_cache_lists_it(command, cache, small_space, tmp_path):
     small_space.write_text(small_space.read_text().replace("fixed: {", "fixed: {scope: decoder, "))
     found = {}
-    for name, options in (("with", []), ("without", ["--no-encoder-cache"])):
+    for name, options in (("with", []), ("without", ["--without", "encoder_cache"])):
         command(
             "run_sweep.py", "--space", small_space, "--study", name, "--trials", "1", "--cache-dir", cache, *options
         )

@@ -37,8 +37,8 @@ class Batch:
         return self._with(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
 
     def pinned(self) -> "Batch":
-        """The same batch in page-locked memory, from which a GPU copies by itself."""
-        return self._with(Tensor.pin_memory)
+        """The same batch in page-locked memory, from which a GPU copies by itself; what is there already stays."""
+        return self._with(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(change(self.input_features), change(self.decoder_input_ids), change(self.labels), self.depth)

@@ -43,7 +43,7 @@ class Base:
         self.model.eval()
 
 
-def load_base(name: str, device: torch.device, weights: BaseWeights = "full") -> Base:
+def load_base(name: str, device: torch.device, weights: BaseWeights = "full", sdpa: bool = True) -> Base:
     """Load a model from its folder or the hub, from safetensors only: in fp32, or quantised by bitsandbytes.
 
     Raises:
@@ -52,7 +52,11 @@ def load_base(name: str, device: torch.device, weights: BaseWeights = "full") ->
     location = model_location(name)
     try:
         model = WhisperForConditionalGeneration.from_pretrained(
-            location, dtype=torch.float32, use_safetensors=True, **_quantised(weights, device)
+            location,
+            dtype=torch.float32,
+            use_safetensors=True,
+            attn_implementation="sdpa" if sdpa else "eager",
+            **_quantised(weights, device),
         )
         processor = WhisperProcessor.from_pretrained(location)
     except Exception as error:  # transformers, safetensors and the hub each raise their own kinds

@@ -18,8 +18,8 @@ from harness.spec.trial import TrialConfig
 MIN_8BIT_SIZE = 4096  # bitsandbytes keeps the state of smaller tensors in 32 bit
 
 
-def make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimizer:
-    """The optimizer over what is trainable; AdamW is torch's fused one."""
+def make_optimizer(model: nn.Module, config: TrialConfig, fused: bool = True) -> torch.optim.Optimizer:
+    """The optimizer over what is trainable; AdamW is torch's, by default the fused one."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optim == "adafactor":
@@ -27,7 +27,7 @@ def make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimiz
         return Adafactor(trainable, **shared, scale_parameter=False, relative_step=False)
     shared |= {"betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
     if config.optim == "adamw":
-        return torch.optim.AdamW(trainable, **shared, fused=True)
+        return torch.optim.AdamW(trainable, **shared, fused=fused)
     kinds = {"adamw_8bit": AdamW8bit, "paged_adamw_8bit": PagedAdamW8bit}
     optimizer: torch.optim.Optimizer = kinds[config.optim](trainable, **shared, min_8bit_size=MIN_8BIT_SIZE)
     return optimizer

@@ -10,6 +10,7 @@ from harness.spec.judging import Judging
 from harness.spec.portion import WHOLE, Portion
 from harness.spec.result import Rung, TrialResult
 from harness.spec.task import Task
+from harness.spec.techniques import STANDARD, Technique
 from harness.spec.trial import TrialConfig
 
 Algorithm = Literal["sequential", "chunked", "pauses"]
@@ -29,7 +30,7 @@ class Open(Message):
     task: Task
     cache_dir: str
     seed: int
-    encoder_cache: bool = Field(True, description="keep what frozen layers of the encoder make of each utterance")
+    techniques: tuple[Technique, ...] = Field(STANDARD, description="what makes trials fast")
     prepare_only: bool = Field(False, description="only prepare: of the model its processor is read, no weights")
 
 

@@ -99,6 +99,9 @@ class Cost(Spec):
     cached_encoder_layers: int = Field(
         0, description="layers of the frozen encoder whose results training took from the cache, not in train_flops"
     )
+    resident_bytes: int = Field(
+        0, description="of the GPU's memory, what that cache had there for all trials; not in the peaks"
+    )
     prefix_seconds: float = Field(
         0.0, description="filling that cache with what was missing, for this trial and those after it; in no other time"
     )

@@ -16,6 +16,7 @@ from harness.launch import Trainer, TrainerDiedError
 from harness.parameters import count, dimensions
 from harness.record import is_searched, open_study, studies, write_json
 from harness.spec.result import Record
+from harness.spec.techniques import STANDARD, Technique
 from harness.spec.trial import TrialConfig
 from harness.supervisor.display import Terminal, print_data, settings
 from harness.supervisor.plan import CACHE_DIR, STORAGE_VARIABLE, Goals, Place, Plan, make_plan
@@ -40,11 +41,17 @@ def plan_of(options: Namespace) -> Plan:
         cache_dir=options.cache_dir or CACHE_DIR,
         keep=options.keep,
         processes=options.processes,
-        encoder_cache=options.encoder_cache,
+        techniques=techniques(options),
         place=place_of(options),
         override=overrides(options),
         goals=goals(options),
     )
+
+
+def techniques(options: Namespace) -> tuple[Technique, ...]:
+    """What makes trials fast, as far as it is wanted."""
+    wanted = (*STANDARD, "compile") if options.compile else STANDARD
+    return tuple(name for name in wanted if name not in options.without)
 
 
 def place_of(options: Namespace) -> Place:

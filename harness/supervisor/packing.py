@@ -39,7 +39,7 @@ def trials_together(plan: Plan) -> int:
         return (
             1
             if packing.apart(config, plan.space.budget)
-            else paying(dimensions(plan.model), config, plan.encoder_cache)
+            else paying(dimensions(plan.model), config, "encoder_cache" in plan.techniques)
         )
     return 1
 

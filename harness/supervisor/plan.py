@@ -18,6 +18,7 @@ from harness.spec.messages import Open
 from harness.spec.recipe import Recipe
 from harness.spec.space import SearchSpace
 from harness.spec.task import Task
+from harness.spec.techniques import STANDARD, Technique
 
 # The fields of a space that a study cannot change once it has begun.
 SEARCHED = {"sampler", "pruner", "judge", "rung_utterances", "limits", "objectives", "fixed", "sampled"}
@@ -76,7 +77,7 @@ class Plan:
     cache_dir: Path
     keep: int = KEEP
     processes: int = 1
-    encoder_cache: bool = True
+    techniques: tuple[Technique, ...] = STANDARD
     place: Place = Place()
     goals: Goals = field(default_factory=lambda: Goals())
 
@@ -92,7 +93,7 @@ class Plan:
             task=self.task,
             cache_dir=str(self.cache_dir),
             seed=self.seed,
-            encoder_cache=self.encoder_cache,
+            techniques=self.techniques,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def make_plan(
     cache_dir: Path = CACHE_DIR,
     keep: int = KEEP,
     processes: int = 1,
-    encoder_cache: bool = True,
+    techniques: tuple[Technique, ...] = STANDARD,
     place: Place | None = None,
     override: Mapping[str, Any] | None = None,
     goals: Goals | None = None,
@@ -155,7 +156,7 @@ def make_plan(
         cache_dir=cache_dir,
         keep=keep,
         processes=processes,
-        encoder_cache=encoder_cache,
+        techniques=techniques,
         place=place or Place(),
         goals=goals or Goals(),
     )

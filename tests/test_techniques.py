@@ -1,0 +1,161 @@
+"""What makes trials fast changes no result: each technique left out, or taken on, against the rest."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from test_trial import run, seen
+
+from harness import evaluate, prefix
+from harness.bench import clips_at_once, decoding_bytes, make_accelerator, make_bench
+from harness.data.batches import Batch
+from harness.evaluate import halving, transcribe
+from harness.model.base import load_base
+from harness.parameters import OFFICIAL
+from harness.prefix import Prefixes
+from harness.record import read_transcripts
+from harness.spec.budget import Budget
+from harness.spec.techniques import STANDARD
+from harness.spec.trial import TrialConfig
+
+CPU = torch.device("cpu")
+
+
+def changed(config, **fields):
+    return TrialConfig.model_validate(config.model_dump() | fields)
+
+
+def told(folder):
+    return sorted((said.id, said.hypothesis) for said in read_transcripts(folder / "transcripts.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def usual(bench, tmp_path_factory):
+    """A trial with all techniques, and its transcripts."""
+    folder = tmp_path_factory.mktemp("usual")
+    config = TrialConfig(
+        method="lora", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=("q_proj", "v_proj"), learning_rate=3e-3,
+        per_device_train_batch_size=8,
+    )  # fmt: skip
+    return config, run(bench, config, folder), told(folder)
+
+
+@pytest.mark.parametrize("technique", ["sdpa", "fused", "merging", "sorting"])
+def test_a_trial_without_a_technique_is_the_same_trial(bench, usual, tmp_path, technique):
+    config, found, texts = usual
+    techniques = tuple(name for name in STANDARD if name != technique)
+    base = load_base("demo", CPU, sdpa="sdpa" in techniques)
+    assert base.model.config._attn_implementation == ("eager" if technique == "sdpa" else "sdpa")
+    bare = make_bench(base, bench.speech, bench.task, techniques=techniques)
+    without = run(bare, config, tmp_path)
+    assert [rung.loss for rung in without.rungs] == pytest.approx([rung.loss for rung in found.rungs], rel=1e-4)
+    assert told(tmp_path) == texts
+
+
+def test_compiled_layers_train_as_written_ones_do(bench, usual, tmp_path):
+    config, found, texts = usual
+    techniques = (*STANDARD, "compile")
+    made = make_bench(bench.base, bench.speech, bench.task, techniques=techniques)
+    assert made.decoding.static_cache
+    pieces = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled = run(made, config, tmp_path)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > pieces, "something was compiled"
+    assert [rung.loss for rung in compiled.rungs] == pytest.approx([rung.loss for rung in found.rungs], rel=1e-4)
+    assert [rung.train_loss for rung in compiled.rungs] == pytest.approx(
+        [rung.train_loss for rung in found.rungs], rel=1e-4
+    )
+    assert told(tmp_path) == texts
+    assert all(module._compiled_call_impl is None for module in bench.base.model.modules()), "the base is as it was"
+
+
+def test_length_bucketing_changes_the_order_of_examples_and_nothing_else(bench, lora, tmp_path):
+    """Without a step's effect on the next, an epoch's loss is that of all its examples, whatever else is padded."""
+    still = changed(lora, learning_rate=1e-12, lora_dropout=0.0)
+    epoch = Budget(examples=48)
+    apart = run(bench, still, tmp_path / "apart", budget=epoch)
+    bucketed = run(bench, changed(still, group_by_length=True), tmp_path / "bucketed", budget=epoch)
+    assert bucketed.rungs[0].train_loss == pytest.approx(apart.rungs[0].train_loss, rel=1e-6)
+    assert bucketed.rungs[0].train_loss != apart.rungs[0].train_loss, "the order is another"
+    assert bucketed.rungs[0].loss == pytest.approx(apart.rungs[0].loss, rel=1e-6)
+    assert told(tmp_path / "apart") == told(tmp_path / "bucketed")
+
+
+def test_states_that_stay_on_the_device_are_those_of_the_file(bench, lora, tmp_path):
+    kept = replace(bench, prefixes=Prefixes(bench.speech, tmp_path / "prefixes"))
+    config = changed(lora, scope="decoder")
+    from_file = run(kept, config, tmp_path / "file")
+    found = kept.prefixes.of(kept.base, config, "fp32")
+    rows = kept.speech.rows("validation")
+    assert kept.prefixes.settle(found, CPU) == 0, "a CPU has the file in its memory"
+    assert kept.prefixes.settle(found, CPU, room=10) == 0 and found.resident is None, "no room"
+    assert kept.prefixes.settle(found, CPU, room=10**9) == found.states.nbytes
+    assert torch.equal(found.take(rows), torch.from_numpy(found.states[rows]))
+    assert seen(run(kept, config, tmp_path / "resident")) == seen(from_file)
+    found.filled[rows[0]] = False
+    found.fill(rows, kept.base, 8, make_accelerator("fp32", CPU))
+    assert found.resident is None, "states were added: the copy is old"
+
+
+def test_memory_that_runs_out_is_taken_from_the_resident_states_first(bench, lora, tmp_path, monkeypatch):
+    kept = replace(bench, prefixes=Prefixes(bench.speech, tmp_path / "prefixes"))
+    settled = prefix.Prefixes.settle
+    monkeypatch.setattr(prefix.Prefixes, "settle", lambda self, found, device: settled(self, found, CPU, 10**9))
+    move = Batch.to
+
+    def to(batch, device):
+        if any(one.resident is not None for one in kept.prefixes.opened.values()):
+            raise torch.OutOfMemoryError("the states take all of it")
+        return move(batch, device)
+
+    monkeypatch.setattr(Batch, "to", to)
+    result = run(kept, changed(lora, scope="decoder"), tmp_path / "trial")
+    assert (result.state, result.cost.resident_bytes) == ("complete", 0)
+    assert result.cost.per_device_train_batch_size == 8, "the micro-batch was not to blame"
+    assert not kept.prefixes.roomy
+
+
+def test_a_batch_that_memory_does_not_hold_is_decoded_in_halves(bench, monkeypatch):
+    rows, accelerator = bench.speech.rows("test"), make_accelerator("fp32", CPU)
+    whole = transcribe(bench.base.model, bench.base, bench.speech, rows, bench.decoding, accelerator)
+    sizes, encode = [], evaluate.encode
+
+    def narrow(model, inputs, *rest):
+        if len(inputs) > 4:
+            raise torch.OutOfMemoryError("too many clips")
+        sizes.append(len(inputs))
+        return encode(model, inputs, *rest)
+
+    monkeypatch.setattr(evaluate, "encode", narrow)
+    assert transcribe(bench.base.model, bench.base, bench.speech, rows, bench.decoding, accelerator) == whole
+    assert sizes == [3, 3, 3, 3]
+
+
+def test_a_clip_alone_that_memory_does_not_hold_is_an_error():
+    def hear(batch):
+        raise torch.OutOfMemoryError(f"{len(batch)} clips")
+
+    with pytest.raises(torch.OutOfMemoryError, match="1 clips"):
+        halving(hear, [1, 2, 3])
+
+
+def test_a_gpu_decodes_as_many_clips_as_half_of_its_memory_should_hold(monkeypatch):
+    small, cuda = OFFICIAL["openai/whisper-small"], torch.device("cuda")
+    assert clips_at_once(small, 128, CPU) == 32
+    found = {}
+    for gigabytes in (8, 16, 24, 80):
+        device = type("Properties", (), {"total_memory": gigabytes * 2**30})
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, held=device: held)
+        found[gigabytes] = clips_at_once(small, 128, cuda)
+        assert found[gigabytes] * decoding_bytes(small, 128) <= gigabytes * 2**29 or found[gigabytes] == 128
+    assert found == {8: 16, 16: 32, 24: 32, 80: 128}
+
+
+def test_techniques_are_left_out_from_the_command_line(command, cache, small_space, tmp_path):
+    command(
+        "run_sweep.py", "--space", small_space, "--study", "s", "--trials", "1", "--cache-dir", cache, "--without",
+        "sdpa", "merging", "fused", "sorting", "resident",
+    )  # fmt: skip
+    record = json.loads((tmp_path / "results" / "s" / "trials" / "0" / "result.json").read_text())
+    assert record["state"] == "complete"
+    assert record["environment"]["techniques"] == ["encoder_cache"]

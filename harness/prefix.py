@@ -52,7 +52,13 @@ class Prefix:
     states: npt.NDArray[np.float32 | np.uint16]
     filled: npt.NDArray[np.bool_]
     dtype: torch.dtype
-    resident: Tensor | None = None  # all of them, on the GPU
+    resident: Tensor | None = None  # a copy on the GPU,
+    copied: npt.NDArray[np.bool_] | None = None  # and what was filled when it was made
+
+    def copy_to(self, device: torch.device) -> None:
+        """Keep what is filled in a device's memory too."""
+        self.copied = np.array(self.filled)
+        self.resident = torch.from_numpy(self.states).view(self.dtype).to(device, copy=True)
 
     def take(self, rows: Sequence[int]) -> Tensor:
         """The states of some rows, in their order; `fill` has computed them."""
@@ -73,7 +79,7 @@ class Prefix:
             self.states.flush()  # type: ignore[attr-defined]  # states before marks, should the machine go down
             self.filled[portion] = True
         accelerator.wait_for_everyone()
-        if missing:
+        if self.copied is not None and not self.copied[list(rows)].all():  # filled here, or by another process
             self.resident = None
         return len(missing)
 
@@ -132,7 +138,7 @@ class Prefixes:
             return 0
         if prefix.resident is None:
             self._let_go()
-            prefix.resident = torch.from_numpy(prefix.states).view(prefix.dtype).to(device, copy=True)
+            prefix.copy_to(device)
         return prefix.states.nbytes
 
     def release(self) -> bool:

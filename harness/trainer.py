@@ -169,7 +169,6 @@ def do_transcribe(bench: Bench, order: Transcribe) -> Transcribed:
     with decodable(base, order) as model:
         if prefix is not None:
             prefix.fill(rows, base, decoding.batch_size, accelerator)
-            bench.prefixes.settle(prefix, base.device)
         transcripts = transcribe(model, base, speech, rows, decoding, accelerator, prefix)
         if order.speed_passes:
             timed = by_length(speech, rows)[:: max(1, len(rows) // order.speed_clips)][: order.speed_clips]

@@ -92,9 +92,13 @@ def test_states_that_stay_on_the_device_are_those_of_the_file(bench, lora, tmp_p
     assert kept.prefixes.settle(found, CPU, room=10**9) == found.states.nbytes
     assert torch.equal(found.take(rows), torch.from_numpy(found.states[rows]))
     assert seen(run(kept, config, tmp_path / "resident")) == seen(from_file)
-    found.filled[rows[0]] = False
+    more = kept.speech.rows("test")
     found.fill(rows, kept.base, 8, make_accelerator("fp32", CPU))
-    assert found.resident is None, "states were added: the copy is old"
+    assert found.resident is not None
+    other = Prefixes(kept.speech, tmp_path / "prefixes").of(kept.base, config, "fp32")
+    other.fill(more, kept.base, 8, make_accelerator("fp32", CPU))
+    assert found.fill(more, kept.base, 8, make_accelerator("fp32", CPU)) == 0, "another process has filled them"
+    assert found.resident is None, "but the copy lacks them"
 
 
 def test_memory_that_runs_out_is_taken_from_the_resident_states_first(bench, lora, tmp_path, monkeypatch):

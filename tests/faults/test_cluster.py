@@ -5,15 +5,17 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import optuna
 import psutil
 import pytest
+from filelock import FileLock, Timeout
 
 from harness.catalog import ROOT
 
@@ -96,6 +98,18 @@ def wait_until(condition, seconds=60):
     raise AssertionError("waited in vain")
 
 
+def stopped_without_locks(worker: psutil.Process, study: Path) -> bool:
+    """Stop a worker, unless it is just using the study's database: nobody else could until it wakes."""
+    worker.suspend()
+    try:
+        with FileLock(study / "claims.lock", timeout=1), closing(sqlite3.connect(study / "optuna.db", 1)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            return True
+    except (Timeout, sqlite3.OperationalError):
+        worker.resume()
+        return False
+
+
 def jobs(disturbed) -> list[psutil.Process]:
     return [p for p in disturbed.processes() if "submitit.core._submit" in " ".join(p.cmdline())]
 
@@ -130,12 +144,11 @@ def test_two_jobs_on_postgres_one_is_killed_and_all_trials_finish(on_postgres):
 
 def test_a_worker_that_slept_too_long_loses_its_trial_and_does_not_end_it_twice(disturbed):
     disturbed.options = ["--workers", "2", "--launcher", "local-jobs"]
-    # Long trials: a worker that is stopped while it claims one holds the lock that the other needs.
     disturbed.environment |= {**JOBS, "FAKE_SECONDS": "1", "FAULT_PATCH": json.dumps(SHORT)}
     process = disturbed.start()
     wait_until(lambda: begun(disturbed))
     sleeper = jobs(disturbed)[0]
-    sleeper.suspend()
+    wait_until(lambda: stopped_without_locks(sleeper, disturbed.study))
     wait_until(lambda: any("its worker was lost" in t.user_attrs.get("reason", "") for t in disturbed.optuna_trials()))
     sleeper.resume()
     output = process.communicate(timeout=120)[0]

@@ -1,6 +1,7 @@
 """--preflight: the heaviest configuration for a few steps, then memory, hours and cost of the whole sweep."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from harness.spec.budget import Budget
 from harness.spec.messages import Finished
 from harness.spec.result import TrialResult
 from harness.supervisor import preflight
+from harness.supervisor.plan import Goals, make_plan
 from harness.supervisor.preflight import Forecast, heaviest
 
 
@@ -55,6 +57,27 @@ def test_hours_are_those_of_the_whole_budget(lora):
     assert whole.hours(budget, 1, kept=0.5) == pytest.approx((0.5 + 0.01) + (0.5 + 0.01) / 2 + (1 + 0.01) / 4)
     assert whole.hours(Budget(train_seconds=3600), 1) == pytest.approx(1.01)
     assert whole.hours(Budget(steps=100), 2) == pytest.approx(100 * 8 * 2 / 10 / 3600 + 0.01)
+
+
+def test_what_follows_the_search_is_in_the_forecast(lora):
+    class Hours(Forecast):
+        def hours(self, budget, processes, kept=None):
+            return 1.0
+
+    zero = lora.model_validate({"method": "none"})
+    forecasts = [Hours("t", lora, None, None), Hours("vanilla", zero, None, None), Hours("tutorial", lora, None, None)]
+
+    def hours(**goals):
+        plan = make_plan("demo", trials=8, seed=1, results=Path("results"), goals=Goals(**goals))
+        return preflight._sum(plan, plan.space.budget, forecasts, None)
+
+    alone = hours()
+    assert alone == 10
+    assert hours(refit=True) - alone == 1
+    assert hours(data_fractions=(0.1, 0.3, 1.0)) - alone == 2
+    assert hours(confirm=2, seeds=3) - alone == 3 * (2 + 1)
+    assert hours(confirm=2, seeds=3, tune_baselines=5) - hours(tune_baselines=5) == 3 * (2 + 2)
+    assert hours(confirm=1, seeds=3, data_fractions=(0.1,), refit=True) - hours(confirm=1, seeds=3) == 3 + 1
 
 
 def test_a_space_that_does_not_fit_is_said_before_it_starts(monkeypatch, tmp_path, capsys):

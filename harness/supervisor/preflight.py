@@ -175,6 +175,8 @@ def _print(
         console.print("peak: the whole trainer process, there is no GPU", highlight=False)
     most, likely = _sum(plan, budget, forecasts, None), _sum(plan, budget, forecasts, _kept(plan))
     said = f"the sweep: at most {_time(most)} for {plan.trials} trials and {len(plan.recipes)} baselines"
+    if after := _followups(plan, budget, forecasts):
+        said += f", of which {_time(after)} for what follows the search"
     if likely < most:
         said += f", about {_time(likely)} with {plan.space.pruner.name.replace('_', ' ')}"
     console.print(said, highlight=False)
@@ -202,10 +204,20 @@ def _kept(plan: Plan) -> float | None:
 
 
 def _sum(plan: Plan, budget: Budget, forecasts: list[Forecast], kept: float | None) -> float:
-    """Hours of all trials, each as the heaviest, and of the baselines, which nobody stops."""
+    """Hours of all trials, each as the heaviest, and of what nobody stops: baselines, and what follows."""
     trial, *baselines = forecasts
     hours = plan.trials * trial.hours(budget, plan.processes, kept)
     for forecast in baselines:
         times = max(1, plan.goals.tune_baselines) if forecast.config.method != "none" else 1
         hours += times * forecast.hours(budget, plan.processes)
-    return hours
+    return hours + _followups(plan, budget, forecasts)
+
+
+def _followups(plan: Plan, budget: Budget, forecasts: list[Forecast]) -> float:
+    """Hours of confirmation, of parts of the data and of the refit; whatever wins is taken for the heaviest trial."""
+    goals, trial = plan.goals, forecasts[0].hours(budget, plan.processes)
+    trained = sum(f.hours(budget, plan.processes) for f in forecasts[1:] if f.config.method != "none")
+    baselines = trained * (2 if goals.tune_baselines else 1)  # as they are, and tuned
+    confirmed = goals.seeds * (goals.confirm * trial + baselines) if goals.confirm else 0.0
+    parts = sum(fraction < 1 for fraction in goals.data_fractions) * (goals.seeds if goals.confirm else 1)
+    return confirmed + (parts + goals.refit) * trial

@@ -1,7 +1,9 @@
 """How a study stands, read from its storage and its records while it runs here, elsewhere, or not at all."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import optuna
@@ -52,6 +54,8 @@ def print_status(folder: StudyFolder, address: str | None, console: Console) -> 
     console.print(_states(trials, again))
     if running:
         console.print(_running(running, database.beat_ages()))
+    if (others := _others(folder)).row_count:
+        console.print(others)
     _print_time(records, slots - used if slots else 0, len(running), console)
     if spent := time_spent(folder):
         console.print(_spent(spent))
@@ -87,6 +91,22 @@ def _running(trials: Sequence[FrozenTrial], beats: dict[int, float]) -> Table:
         so_far = f"{values[-1]:.3f}" if values else "-"
         worker = escape(str(trial.user_attrs.get("worker", "")))
         table.add_row(f"trial {trial.number}", str(len(values)), so_far, _time(age), sign, worker)
+    return table
+
+
+def _others(folder: StudyFolder) -> Table:
+    """Runs that no search asks for: baselines, and what follows the search."""
+    found = Counter[tuple[str, str]]((folder.key(path).split("/")[0], r.state) for path, r in folder.records())
+    for path in folder.path.glob("attempts/*/run.json"):
+        with suppress(OSError, ValueError):  # it has just ended
+            found[json.loads(path.read_text(encoding="utf-8"))["record"].split("/")[0], "under way"] += 1
+    table = Table(box=None, pad_edge=False)
+    for title in ("beside the trials", "complete", "fail", "under way"):
+        table.add_column(title, justify="left" if title == "beside the trials" else "right", no_wrap=True)
+    for kind in ("baselines", "tuning", "replicates", "fractions", "refit"):
+        counts = [found[kind, state] for state in ("complete", "fail", "under way")]
+        if any(counts):
+            table.add_row(kind, *(str(count or "") for count in counts))
     return table
 
 

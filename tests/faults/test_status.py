@@ -1,6 +1,7 @@
 """--status beside a running sweep, --keep, and the options in the help."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +20,18 @@ def status(disturbed, columns: int) -> str:
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= columns
     return done.stdout
+
+
+def test_status_tells_of_a_run_that_follows_the_search(disturbed):
+    disturbed.finish()
+    disturbed.options = ["--confirm", "1", "--seeds", "1"]
+    process = disturbed.start("fake_trainer:mid_rung@1")
+    disturbed.reached(process)
+    shown = status(disturbed, 60)
+    assert re.search(r"^baselines +2 *$", shown, re.MULTILINE), shown
+    assert re.search(r"^replicates +1 *$", shown, re.MULTILINE), shown
+    process.kill()
+    process.wait()
 
 
 def mirrored(disturbed, wanted: dict[str, str], seconds: float = 60) -> None:
@@ -40,6 +53,7 @@ def test_status_tells_of_a_sweep_at_work_and_weights_go_as_it_goes(disturbed):
     shown = status(disturbed, 60)
     assert "study s: 1 of 5 trials" in shown and "best: trial 0" in shown
     assert "trial 1" in shown and "supervisor" in shown and "time left" in shown
+    assert re.search(r"^baselines +2 *$", shown, re.MULTILINE), shown
     mirrored(disturbed, {"baselines/vanilla/1": "FINISHED", "trials/0": "FINISHED", "trials/1": "RUNNING"})
     process.kill()
     process.wait()

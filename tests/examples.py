@@ -1,5 +1,8 @@
-"""Records as tests want them."""
+"""Records and batches as tests want them."""
 
+from harness.data.batches import Batch, labelled
+from harness.model.regularize import window_frames
+from harness.prefix import Mel
 from harness.spec.budget import Budget
 from harness.spec.result import Record, Rung, Scores
 from harness.spec.trial import TrialConfig
@@ -37,3 +40,9 @@ def rung(index: int, wer: float) -> Rung:
         train_seconds=0,
         evaluation_seconds=0,
     )
+
+
+def batch_of(bench, rows, labels=None) -> Batch:
+    """A batch of some rows of a bench, with their own labels or others."""
+    features = Mel(bench.speech, window_frames(bench.base)).take(rows)
+    return labelled(features, labels or [bench.labels[row] for row in rows], bench.pad)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from examples import batch_of
 from test_conformance import FULL, LORA
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.data.batches import collate
 from harness.flops import training_flops
 from harness.model.method import attach, detach
 from harness.parameters import OFFICIAL, dimensions_of
@@ -20,7 +20,7 @@ def counted(bench, config):
     """(FLOPs of one forward and backward pass, examples, label tokens) as torch sees them."""
     model = attach(bench.base, config)
     rows = bench.speech.rows("train")[:1] * 2  # equal lengths: padding is computed too
-    batch = collate(bench.speech.features, bench.labels, rows, bench.pad)
+    batch = batch_of(bench, rows)
     try:
         # torch's counter does not know the CPU's fused attention
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

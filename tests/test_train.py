@@ -5,9 +5,10 @@ import time
 
 import pytest
 import torch
+from examples import batch_of
 
 from harness.bench import make_accelerator
-from harness.data.batches import IGNORED, Batch, Step, chunks, collate, example_order, label_ids
+from harness.data.batches import IGNORED, Batch, Step, chunks, example_order, label_ids
 from harness.feed import feed
 from harness.model.method import attach, detach
 from harness.model.optimizers import make_optimizer
@@ -22,7 +23,7 @@ def gradients(bench, config, micro_batch):
     try:
         accelerator = make_accelerator("fp32", bench.base.device)
         rows = bench.speech.rows("train")[:16]
-        batches = [collate(bench.speech.features, bench.labels, part, bench.pad) for part in chunks(rows, micro_batch)]
+        batches = [batch_of(bench, part) for part in chunks(rows, micro_batch)]
         step = Step(batches, len(rows), sum(batch.label_tokens for batch in batches))
         frozen = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
         kept = {}
@@ -67,7 +68,7 @@ def test_a_loss_that_is_not_finite_ends_training_at_its_step(bench, lora):
     model = attach(bench.base, lora)
     try:
         accelerator = make_accelerator("fp32", bench.base.device)
-        good = collate(bench.speech.features, bench.labels, bench.speech.rows("train")[:4], bench.pad)
+        good = batch_of(bench, bench.speech.rows("train")[:4])
         bad = Batch(torch.full_like(good.input_features, float("nan")), good.decoder_input_ids, good.labels)
         adamw = make_optimizer(model, lora)
         scheduler = torch.optim.lr_scheduler.ConstantLR(adamw)
@@ -84,7 +85,7 @@ def test_the_decoder_starts_with_one_start_token_and_predicts_the_next(bench):
     names = tokenizer.convert_ids_to_tokens(labels[0])
     assert names[:4] == ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
     assert names[-1] == "<|endoftext|>" and names.count("<|startoftranscript|>") == 1
-    batch = collate(bench.speech.features, labels, [0, 1], bench.pad)
+    batch = batch_of(bench, [0, 1], labels)
     assert batch.decoder_input_ids[0].tolist() == labels[0][:-1]
     assert batch.labels[0].tolist() == labels[0][1:]
     assert batch.label_tokens == len(labels[0]) + len(labels[1]) - 2

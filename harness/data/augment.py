@@ -58,7 +58,7 @@ def augmented_features(
     epochs: Sequence[int],
     seed: int,
 ) -> Features:
-    """Features of a batch as a trial hears it: (clips, mel bins, frames), fp16, as `collate` takes them.
+    """Features of a batch as a trial hears it: (clips, mel bins, frames), fp16.
 
     Args:
         speech: the prepared data.

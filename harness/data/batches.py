@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers import WhisperTokenizer
@@ -66,18 +65,6 @@ def label_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) 
     tokenizer.set_prefix_tokens(language=language, task=task, predict_timestamps=False)
     ids: list[int] = tokenizer(f" {text.strip()}").input_ids
     return ids
-
-
-def collate(
-    features: npt.NDArray[np.float16],
-    labels: Sequence[list[int]],
-    rows: Sequence[int],
-    pad: int,
-    frames: int | None = None,
-) -> Batch:
-    """Gather rows, cut to `frames`, with their labels."""
-    mel = torch.from_numpy(np.asarray(features[np.asarray(rows), :, :frames], dtype=np.float32))
-    return labelled(mel, [labels[row] for row in rows], pad)
 
 
 def labelled(inputs: Tensor, labels: Sequence[list[int]], pad: int, depth: int | None = None) -> Batch:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.batches import IGNORED, Batch, chunks, collate, example_order, length_order, occurrences, prefetched
+from harness.data.batches import IGNORED, Batch, chunks, example_order, labelled, length_order, occurrences, prefetched
 
 
 def padding(order, lengths, size):
@@ -75,8 +75,7 @@ def test_prefetched_leaves_no_thread_when_it_is_closed():
 
 
 def test_labels_are_padded_to_the_longest_of_the_batch():
-    features = np.zeros((3, 80, 30), np.float16)
-    batch = collate(features, [[1, 2, 3], [1, 2], [1, 2, 3, 4, 5]], [0, 1], pad=9)
+    batch = labelled(torch.zeros(2, 80, 30), [[1, 2, 3], [1, 2]], pad=9)
     assert batch.labels.tolist() == [[2, 3], [2, IGNORED]]
     assert batch.decoder_input_ids.tolist() == [[1, 2], [1, 2]]
 

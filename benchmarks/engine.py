@@ -16,9 +16,9 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import optuna
 from rich.console import Console
@@ -30,6 +30,7 @@ from harness.sampling import configuration
 from harness.spec.messages import Answer, Finished, Open, Order, Ready, Report, Train
 from harness.spec.result import Cost, Rung, Scores, TrialResult
 from harness.supervisor.display import Terminal
+from harness.supervisor.opening import alone
 from harness.supervisor.plan import Plan, make_plan
 from harness.supervisor.run import Sweep
 from harness.supervisor.storage import REPEATABLE, PatientStorage
@@ -54,8 +55,13 @@ class Instant:
     def __init__(self, order: Open, log: Path, *_: Any, **__: Any) -> None:
         """Nothing is loaded."""
         environment = {"device": "cpu", "device_name": "none", "threads": 1}
+        self.began = time.monotonic()
         self.ready = Ready(device="cpu", environment=environment, data=DATA)
         self.log, self._answers = log, deque[Answer]()
+
+    def come_up(self, say: Callable[[str], None]) -> Self:
+        """It has."""
+        return self
 
     def send(self, order: Order) -> None:
         """Answers to a train order are made; the rest needs none."""
@@ -158,7 +164,8 @@ def sweep(spent: Spent, sampler: str, trials: int) -> list[Counter[str]]:
     with tempfile.TemporaryDirectory() as folder:
         plan = plan_in(Path(folder), sampler, trials)
         display = Clocked(plan, spent)
-        Sweep(plan, display).run()
+        with alone(plan):
+            Sweep(plan, display).run()
         return [*display.ends, display.now()]
 
 

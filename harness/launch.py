@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from harness.catalog import ROOT
 from harness.errors import UserError
 from harness.spec.messages import Answer, Failed, Open, Order, Preparing, Ready, Refused, answer_adapter
 
-TRAINER = ("-m", "harness.trainer")
+TRAINER = ("-m", "harness.trainer_process")
 RANKS = ("-m", "harness.ranks")
 
 # Interpreters of BLAS and OpenMP each start a thread a core; nested they run many times slower than one.
@@ -31,18 +32,13 @@ class Trainer:
         order: Open,
         log: Path,
         threads: int | None = None,
-        say: Callable[[str], None] = lambda text: None,
         gpu: str | None = None,
         processes: int = 1,
     ) -> None:
-        """Start the process and have it load everything; `say` is told how far the data's preparation is.
+        """Start the process, which begins to load everything; `come_up` waits for it.
 
         It sees the GPUs that are named, or all of them. With several `processes` each trial trains on all of them,
         one GPU each; on a CPU they share the threads.
-
-        Raises:
-            UserError: if the model or the data cannot be used.
-            TrainerDiedError: if it does not come up.
         """
         threads = max(1, (threads or threads_here()) // processes)
         environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", PYTHONPATH=python_path())
@@ -50,6 +46,7 @@ class Trainer:
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         log.parent.mkdir(parents=True, exist_ok=True)
+        self.began = time.monotonic()
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 [sys.executable, *(TRAINER if processes == 1 else (*RANKS, str(processes)))],
@@ -60,8 +57,17 @@ class Trainer:
                 env=environment,
             )
         self.log = log
+        self._ready: Ready | None = None
+        self.send(order)
+
+    def come_up(self, say: Callable[[str], None] = lambda text: None) -> Self:
+        """Wait until model and data are loaded; `say` is told how far the data's preparation is.
+
+        Raises:
+            UserError: if the model or the data cannot be used.
+            TrainerDiedError: if it does not come up.
+        """
         try:
-            self.send(order)
             answer = self.receive()
             while isinstance(answer, Preparing):
                 say(answer.text)
@@ -72,8 +78,15 @@ class Trainer:
         if not isinstance(answer, Ready):
             self.close()
             reason = answer.reason if isinstance(answer, Failed) else repr(answer)
-            raise TrainerDiedError(f"the trainer did not come up: {reason}; see {log}")
-        self.ready = answer
+            raise TrainerDiedError(f"the trainer did not come up: {reason}; see {self.log}")
+        self._ready = answer
+        return self
+
+    @property
+    def ready(self) -> Ready:
+        """What it said of its device and its data when it had come up."""
+        assert self._ready is not None
+        return self._ready
 
     @property
     def pid(self) -> int:
@@ -124,9 +137,11 @@ class Trainer:
             self._process.stdin.close()
 
     def close(self) -> None:
-        """Close the line and wait; a trainer that does not leave is killed."""
+        """Close the line and wait; a trainer that does not leave is killed, and one that still loads at once."""
         assert self._process.stdout is not None
         self.hang_up()
+        if self._ready is None:
+            self._process.kill()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

@@ -6,15 +6,15 @@ either starts by the same environment variables.
 
 import sys
 
-from torch.distributed.run import main as torchrun
-
 from harness.processes import die_with_parent
 
 
 def main() -> None:
     """`python -m harness.ranks N`: N trainers on this machine, on a free port; the first talks on stdin and stdout."""
     die_with_parent()
-    torchrun(["--standalone", "--nproc-per-node", sys.argv[1], "--module", "harness.trainer"])
+    from torch.distributed.run import main as torchrun  # takes seconds, in which the supervisor may die
+
+    torchrun(["--standalone", "--nproc-per-node", sys.argv[1], "--module", "harness.trainer_process"])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -226,6 +227,15 @@ class Mirror:
                 shutil.rmtree(self._artifacts(run_id) / "weights", ignore_errors=True)
         files = [path for path in (best / "weights").rglob("*") if path.is_file()]
         _link_files(files, best, self._artifacts(self._runs[self.folder.key(best)]))
+
+
+def open_database(folder: StudyFolder) -> None:
+    """Make a study's tables and load what reads them, seconds not to be waited for; of trouble `Mirror` will tell."""
+    with suppress(Exception), FileLock(folder.path / "databases.lock"):
+        database = folder.path / "mlflow.db"
+        if not database.exists():
+            _make_whole(database)
+        MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments(max_results=1)
 
 
 def _make_whole(database: Path) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import signal
 import sys
 import time
 import traceback
@@ -32,7 +31,7 @@ from harness.model.base import Base, load_base
 from harness.model.method import detach, load_trained
 from harness.model.regularize import shaped
 from harness.pack import train_together
-from harness.processes import die_with_parent, logged_to, rank, world_size
+from harness.processes import logged_to, rank, world_size
 from harness.record import write_transcripts
 from harness.spec.messages import (
     Decide,
@@ -201,9 +200,7 @@ def do_transcribe_long(bench: Bench, order: TranscribeLong) -> Transcribed:
 
 
 def main() -> None:
-    """Carry out orders until the line closes."""
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    """Carry out orders until the line closes; `harness.trainer_process` is the process in which this is called."""
     torch.set_flush_denormal(True)  # a diverged model computes in them, forty times slower
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -246,7 +243,3 @@ def main() -> None:
                 return
             channel.send(Failed(reason=f"{type(error).__name__}: {error}", poisoned=True), order.lane)
             sys.exit(1)  # of several processes, the others wait for this one: the launcher then ends them
-
-
-if __name__ == "__main__":
-    main()

@@ -148,7 +148,7 @@ def test_comparing_a_study_that_is_not_there(command):
     assert "there is no study 'x'" in command("compare.py", "--study", "x", code=2).stderr
 
 
-def test_a_dry_run_counts_parameters_without_data_or_weights(command):
+def test_a_dry_run_counts_parameters_without_data_weights_or_trainer(command, tmp_path):
     done = command(
         "run_sweep.py", "--space", "demo", "--model", "openai/whisper-small", "--trials", "3", "--dry-run", "--json"
     )
@@ -156,6 +156,7 @@ def test_a_dry_run_counts_parameters_without_data_or_weights(command):
     assert len(rows) == 4 + 3
     assert set(rows[0]) == {"name", "config", "trainable_parameters", "total_parameters"}
     assert rows[0]["name"] == "vanilla" and rows[0]["total_parameters"] == 241_734_912
+    assert not (tmp_path / "results").exists()
 
 
 def test_help_and_list_answer_without_loading_anything_heavy(command):
@@ -173,16 +174,26 @@ def test_help_and_list_answer_without_loading_anything_heavy(command):
 @pytest.mark.parametrize(
     "module, forbidden",
     [
-        ("harness.supervisor.run", HEAVY),
-        ("harness.supervisor.commands", HEAVY),
+        ("harness.supervisor.run", (*HEAVY, "scipy.stats")),
+        ("harness.supervisor.commands", (*HEAVY, "optuna", "mlflow")),
         ("harness.compare.command", HEAVY),
-        ("harness.trainer", ("optuna", "mlflow")),
+        ("harness.trainer", ("optuna", "mlflow", "torch._inductor.compile_fx")),
+        ("harness.trainer_process", HEAVY),
     ],
 )
 def test_each_process_keeps_to_its_world(module, forbidden):
     script = f"import sys, {module}; print([m for m in {forbidden!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_torch_s_compiler_is_kept_out_until_somebody_wants_it():
+    script = (
+        "import harness.model, torch; print(torch.compile(lambda x: x + 1, backend='eager')(torch.ones(1)).item(), "
+    )
+    script += "torch._dynamo.utils.counters['frames']['ok'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "2.0 1\n"
 
 
 def test_a_folder_is_a_task_and_names_the_study(command, speech_folder):

@@ -29,7 +29,7 @@ def pair(task, cache, tmp_path_factory):
     """A trainer of two processes."""
     order = Open(model="demo", task=task, cache_dir=str(cache), seed=1)
     with Trainer(order, tmp_path_factory.mktemp("pair") / "trainer.log", threads=2, processes=2) as trainer:
-        yield trainer
+        yield trainer.come_up()
 
 
 def conduct(trainer, config, folder, budget=BUDGET, resume=None):
@@ -48,7 +48,7 @@ def test_two_processes_follow_the_curve_of_one(pair, bench, task, cache, tmp_pat
     with Trainer(
         Open(model="demo", task=task, cache_dir=str(cache), seed=1), tmp_path / "trainer.log", threads=1
     ) as single:
-        alone = conduct(single, LORA, tmp_path / "one")
+        alone = conduct(single.come_up(), LORA, tmp_path / "one")
     assert together.cost.processes == 2 and alone.cost.processes == 1
     for one, two in zip(alone.rungs, together.rungs, strict=True):
         assert (one.step, one.examples) == (two.step, two.examples)
@@ -81,8 +81,10 @@ def test_an_interrupted_pair_goes_on_from_its_last_rung(pair, tmp_path):
 
 def test_the_processes_die_with_their_launcher(task, cache, tmp_path):
     order = Open(model="demo", task=task, cache_dir=str(cache), seed=1)
-    trainer = Trainer(order, tmp_path / "trainer.log", threads=1, processes=2)
-    ranks = [p for p in psutil.Process(trainer.pid).children(recursive=True) if "harness.trainer" in p.cmdline()]
+    trainer = Trainer(order, tmp_path / "trainer.log", threads=1, processes=2).come_up()
+    ranks = [
+        p for p in psutil.Process(trainer.pid).children(recursive=True) if "harness.trainer_process" in p.cmdline()
+    ]
     assert len(ranks) == 2
     os.kill(trainer.pid, signal.SIGKILL)
     with pytest.raises(TrainerDiedError):
@@ -104,7 +106,7 @@ def test_one_process_that_runs_out_of_memory_ends_all_with_word_of_it(task, cach
     )
     monkeypatch.setenv("PYTHONPATH", str(starve))
     order = Open(model="demo", task=task, cache_dir=str(cache), seed=1)
-    with Trainer(order, tmp_path / "trainer.log", threads=1, processes=2) as trainer:
+    with Trainer(order, tmp_path / "trainer.log", threads=1, processes=2).come_up() as trainer:
         attempt = tmp_path / "attempt"
         attempt.mkdir()
         trainer.send(Train(config=LORA, budget=BUDGET, seed=1, attempt=str(attempt)))

@@ -1,5 +1,6 @@
 """What a worker makes of a trainer that ran out of memory, or was lost to a CUDA error."""
 
+import time
 from collections import deque
 from pathlib import Path
 
@@ -31,8 +32,11 @@ class Script:
         self.lives, self.orders, self.started = deque(lives), [], 0
 
     def __call__(self, *args, **kwargs):
-        self.started += 1
+        self.started, self.began = self.started + 1, time.monotonic() - 10
         self.answers, self.ready = deque(self.lives.popleft()), READY
+        return self
+
+    def come_up(self, say):
         return self
 
     def send(self, order):
@@ -61,6 +65,18 @@ def carry_out(tmp_path, monkeypatch, lora):
         return outcome, script, [order for order in script.orders if isinstance(order, Train)]
 
     return carry_out
+
+
+def test_a_trainer_that_is_coming_up_already_is_the_first_and_no_other(tmp_path, monkeypatch, lora):
+    script = Script([DONE], [DONE])
+    monkeypatch.setattr(module, "Trainer", script)
+    plan = make_plan("demo", trials=1, seed=1, results=tmp_path / "results")
+    worker = Worker(plan, Silent(), [], Stop(), coming=script())
+    assert script.started == 1 and worker.ready == READY and script.started == 1
+    account = worker.ledger.account()
+    assert account["start"] == pytest.approx(10, abs=1) and account["wall"] == pytest.approx(10, abs=1)
+    worker.close()
+    assert worker.ready == READY and script.started == 2
 
 
 class Silent:

@@ -118,7 +118,7 @@ class TestDecoder:
                 cache_dir=str(self._cache_dir),
                 seed=self._manifest["seed"],
             )
-            self._trainer = Trainer(order, self._folder.path / "trainer.log")
+            self._trainer = Trainer(order, self._folder.path / "trainer.log").come_up()
         if split is None:  # no part of the data report; systems are held against each other's references
             return self._trainer
         held = self._trainer.ready.data["splits"][split]["hash"]

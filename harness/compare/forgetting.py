@@ -75,7 +75,7 @@ def _trainer(board: Board, study: str, options: Namespace) -> Trainer:
         cache_dir=str(options.cache_dir or CACHE_DIR),
         seed=manifest["seed"],
     )
-    return Trainer(order, folder.path / "trainer.log")
+    return Trainer(order, folder.path / "trainer.log").come_up()
 
 
 def _wer(path: Path, record: Record, task: str, normalizer: str | None, opened: Callable[[], Trainer]) -> float:

@@ -19,6 +19,7 @@ from harness.spec.result import Record
 from harness.spec.techniques import STANDARD, Technique
 from harness.spec.trial import TrialConfig
 from harness.supervisor.display import Terminal, print_data, settings
+from harness.supervisor.opening import alone, first_trainer
 from harness.supervisor.plan import CACHE_DIR, STORAGE_VARIABLE, Goals, Place, Plan, make_plan
 from harness.supervisor.summary import summary
 from harness.tuned import tuned_baselines
@@ -119,11 +120,12 @@ def sweep(options: Namespace) -> int:
     """Run or go on with a study; says at the end what won."""
     plan, console = plan_of(options), Console(soft_wrap=True)
     print_plan(plan, console)
-    from harness.supervisor.run import Sweep  # MLflow and SQLAlchemy take a second: the plan is on screen by then
+    with alone(plan), first_trainer(plan) as trainer:
+        from harness.supervisor.run import Sweep  # MLflow and SQLAlchemy take seconds, in which the trainer comes up
 
-    with Terminal(plan, console) as display:
-        sweep = Sweep(plan, display)
-        best = sweep.run()
+        with Terminal(plan, console) as display:
+            sweep = Sweep(plan, display, trainer)
+            best = sweep.run()
     print_end(plan, best, console, sweep.ended)
     return 0
 
@@ -142,8 +144,8 @@ def prepare_only(options: Namespace) -> int:
     plan, console = plan_of(options), Console(soft_wrap=True)
     order = plan.opening().model_copy(update={"prepare_only": True})
     try:
-        with Trainer(order, plan.folder.path / "trainer.log", say=lambda text: print(text, flush=True)) as trainer:
-            report = trainer.ready.data
+        with Trainer(order, plan.folder.path / "trainer.log") as trainer:
+            report = trainer.come_up(lambda text: print(text, flush=True)).ready.data
     except TrainerDiedError as error:
         raise UserError(str(error)) from None
     write_json(plan.folder.path / "data_report.json", report)

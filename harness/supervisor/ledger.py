@@ -28,9 +28,12 @@ class Ledger:
     what passed while an order was under way is `other`, and what passed between orders is `wait`.
     """
 
-    def __init__(self, path: Path) -> None:
-        """The account is written to `path`, whole each time, so that of a worker that is killed the last one stays."""
-        self._path, self._began = path, time.monotonic()
+    def __init__(self, path: Path, began: float | None = None) -> None:
+        """The account is written to `path`, whole each time, so that of a worker that is killed the last one stays.
+
+        It counts from `began`, a time of the monotonic clock; by default from now.
+        """
+        self._path, self._began = path, time.monotonic() if began is None else began
         self._spent, self._cached = Counter[str](), 0.0
         self._orders, self._since, self._busy = 0, 0.0, 0.0
         self._lock = threading.RLock()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import wilcoxon
 
 from harness.spec.limits import Objective
 from harness.spec.result import Record, Rung
@@ -19,6 +18,8 @@ def has_lost(errors: Sequence[int], best: Sequence[int], p_threshold: float) -> 
     (scipy.stats.wilcoxon, zero_method wilcox). Several looks at one evaluation make it reject more often than
     p_threshold says: a rule for spending, no claim.
     """
+    from scipy.stats import wilcoxon  # 60 MB and most of a second, for this rule alone
+
     seen = min(len(errors), len(best))
     difference = np.asarray(errors[:seen]) - np.asarray(best[:seen])
     if np.count_nonzero(difference) < FEWEST or difference.sum() <= 0:

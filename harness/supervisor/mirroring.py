@@ -8,14 +8,17 @@ from typing import Self
 
 from harness.record import Run, StudyFolder
 from harness.spec.result import Record, Rung
-from harness.tracking import Mirror
+from harness.tracking import Mirror, open_database
 
 AGAIN_SECONDS = 30.0  # a server that is down is tried again after this time, not at every call
 DRAIN_SECONDS = 120.0  # how long the end of a sweep waits for the mirror
 
 
 class Mirroring:
-    """A watcher that hands on what it is told; what MLflow could not take it catches up on from the records."""
+    """A watcher that hands on what it is told; what MLflow could not take it catches up on from the records.
+
+    Its database is opened at once, which takes seconds; it is written to when the sweep is sure to begin.
+    """
 
     def __init__(self, folder: StudyFolder, study: str, say: Callable[[str], None], uri: str | None = None) -> None:
         self._folder, self._study, self._say, self._uri = folder, study, say, uri
@@ -31,6 +34,10 @@ class Mirroring:
         self._thread.join(DRAIN_SECONDS)
         if self._thread.is_alive():
             self._say("MLflow is slow and behind; the records are safe, and the next call catches up")
+
+    def follow(self) -> None:
+        """The sweep begins: what MLflow has is brought in line with the records, then with what is told."""
+        self._calls.put(lambda mirror: mirror.catch_up(self._folder.records(mirror.ended)))
 
     def begin(self, run: Run) -> None:
         """A run begins."""
@@ -51,8 +58,13 @@ class Mirroring:
         self._calls.put(lambda mirror: mirror.close(best))
 
     def _run(self) -> None:
+        if self._uri is None:
+            open_database(self._folder)
+        follow = self._calls.get()
+        if follow is None:
+            return
         mirror = Mirror(self._folder, self._study, self._uri)
-        mirror.catch_up(self._folder.records(mirror.ended))
+        follow(mirror)
         again = time.monotonic() + AGAIN_SECONDS
         while (call := self._calls.get()) is not None:
             if mirror.behind and time.monotonic() > again:

@@ -3,11 +3,12 @@
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.devices import gpus
 from harness.errors import UserError
 from harness.launch import threads_here
-from harness.supervisor.plan import Place
+from harness.supervisor.plan import Place, Plan
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ def posts(place: Place, processes: int = 1) -> list[Post]:
     threads = max(1, threads_here() // number)
     apart = bool(found) and (number > 1 or place.launcher != "local")
     return [Post(name, n, found[n % len(found)] if apart else None, threads, os.getpid()) for n in range(number)]
+
+
+def log_of(plan: Plan, number: int) -> Path:
+    """Where the trainer of a worker writes its log."""
+    return plan.folder.path / (f"trainer-{number}.log" if number else "trainer.log")
 
 
 def _groups(found: list[str], size: int) -> list[str]:

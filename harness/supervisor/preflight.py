@@ -101,7 +101,8 @@ def preflight(plan: Plan, price: float | None, deadline: float | None, console: 
     """
     log = plan.folder.path / "preflight.log"
     try:
-        with Trainer(plan.opening(), log, say=lambda text: console.print(text), processes=plan.processes) as trainer:
+        with Trainer(plan.opening(), log, processes=plan.processes) as trainer:
+            trainer.come_up(lambda text: console.print(text))
             budget = plan.space.budget.resolved(trainer.ready.data["splits"]["train"]["utterances"])
             device = trainer.ready.device
             _refuse(plan, budget, device)

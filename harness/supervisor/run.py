@@ -6,10 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from filelock import FileLock, Timeout
-
 from harness.devices import gpus
-from harness.errors import DISK_FULL, UserError, is_disk_full
+from harness.errors import UserError
+from harness.launch import Trainer
 from harness.record import Run, read_record
 from harness.spec.budget import Budget
 from harness.spec.result import Kind, Record
@@ -20,7 +19,7 @@ from harness.supervisor.keeping import keep_best_tuned
 from harness.supervisor.lanes import Shared
 from harness.supervisor.mirroring import Mirroring
 from harness.supervisor.packing import trials_together
-from harness.supervisor.plan import Plan, claim, needed_dimensions
+from harness.supervisor.plan import Plan, needed_dimensions
 from harness.supervisor.posts import posts
 from harness.supervisor.reaper import INTERRUPTED, reap, settle_attempts
 from harness.supervisor.stopping import Stop
@@ -36,10 +35,12 @@ SUPERVISOR = "supervisor"  # the worker that Optuna's trials name where no other
 
 
 class Sweep:
-    """One supervisor at work on one study."""
+    """One supervisor at work on one study, which it holds."""
 
-    def __init__(self, plan: Plan, display: Terminal) -> None:
+    def __init__(self, plan: Plan, display: Terminal, trainer: Trainer | None = None) -> None:
+        """The `trainer` of the first worker may be coming up already."""
         self.plan, self.display, self.folder = plan, display, plan.folder
+        self._coming = trainer
         self._began = time.monotonic()
         self.ended: str | None = None  # why the search ended before its number of trials
         self.stop, self.workers = Stop(), list[Worker]()
@@ -50,18 +51,6 @@ class Sweep:
         Raises:
             KeyboardInterrupt: after a signal asked to stop, when all is stored.
         """
-        claim(self.plan)
-        try:
-            with FileLock(self.folder.path / "supervisor.lock", timeout=0):
-                return self._run()
-        except Timeout:
-            raise UserError(f"study {self.plan.study!r} is already being worked on by another process") from None
-        except OSError as error:
-            if is_disk_full(error):
-                raise UserError(DISK_FULL) from None
-            raise
-
-    def _run(self) -> Record | None:
         place, database = self.plan.place, Database(self.folder.path, self.plan.place.address())
         self.study = Study(
             self.folder, self.plan.study, self.plan.space, self.plan.seed, database, needed_dimensions(self.plan)
@@ -78,41 +67,46 @@ class Sweep:
                 shared = Shared() if together > 1 else None
                 where = (post.number, post.gpu, post.threads, shared)
                 watchers = [self.display]
-                crew = [Worker(self.plan, self.display, watchers, self.stop, *where) for _ in range(together)]
+                coming = [self._coming if post is found[0] else None] + [None] * (together - 1)
+                crew = [Worker(self.plan, self.display, watchers, self.stop, *where, one) for one in coming]
                 for worker in crew:
                     worker.ledger = crew[0].ledger  # the account of one trainer's time
                 self.workers += crew
         self.heart = Heart(database)
         try:
-            device = self.workers[0].ready.device if self.workers else self._device_of_jobs()
-            self._refuse_what_cannot_run(device)
-            baselines = self._baselines(device)
-            baselines += tuning(self.plan, baselines)
-            attempts = [str(trial.user_attrs.get("attempt_id")) for trial in self.study.running()]
-            known = [*baselines, *followups(self.plan, self.study, baselines)]
-            settle_attempts(self.folder, self.plan, known, spare=attempts)
-            warm_start(self.plan, self.study, device, self.display.say)
-            with (
-                Mirroring(self.folder, self.plan.study, self.display.say, place.mlflow_uri) as self.mirror,
-                self.stop.signals(self.display.say, self.workers),
-            ):
-                for worker in self.workers:
-                    worker.watchers.append(self.mirror)
-                self._work(baselines)
-                self._reap()
-                keep_best_tuned(self.folder)
-                if (runs := followups(self.plan, self.study, baselines)) and not self.stop.asked.is_set():
-                    self.display.say(f"the search is over; {len(runs)} runs follow it")
-                    self._work(runs)  # trials are left only where the search ended early
-                settle_attempts(self.folder, self.plan, [*baselines, *runs])
-                best = self._best()
-                self.mirror.finish(best)
+            with Mirroring(self.folder, self.plan.study, self.display.say, place.mlflow_uri) as self.mirror:
+                best = self._sweep()
         finally:
             self.heart.stop()
             for worker in self.workers:
                 worker.close()
         if self.stop.asked.is_set():
             raise KeyboardInterrupt
+        return best
+
+    def _sweep(self) -> Record | None:
+        """What is to be run, found when the device is known; then all of it."""
+        device = self.workers[0].ready.device if self.workers else self._device_of_jobs()
+        self._refuse_what_cannot_run(device)
+        baselines = self._baselines(device)
+        baselines += tuning(self.plan, baselines)
+        attempts = [str(trial.user_attrs.get("attempt_id")) for trial in self.study.running()]
+        known = [*baselines, *followups(self.plan, self.study, baselines)]
+        settle_attempts(self.folder, self.plan, known, spare=attempts)
+        warm_start(self.plan, self.study, device, self.display.say)
+        self.mirror.follow()
+        for worker in self.workers:
+            worker.watchers.append(self.mirror)
+        with self.stop.signals(self.display.say, self.workers):
+            self._work(baselines)
+            self._reap()
+            keep_best_tuned(self.folder)
+            if (runs := followups(self.plan, self.study, baselines)) and not self.stop.asked.is_set():
+                self.display.say(f"the search is over; {len(runs)} runs follow it")
+                self._work(runs)  # trials are left only where the search ended early
+            settle_attempts(self.folder, self.plan, [*baselines, *runs])
+            best = self._best()
+            self.mirror.finish(best)
         return best
 
     def _device_of_jobs(self) -> str:

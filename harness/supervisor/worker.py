@@ -33,6 +33,7 @@ from harness.supervisor.display import Terminal
 from harness.supervisor.lanes import Lane, Shared
 from harness.supervisor.ledger import Ledger
 from harness.supervisor.plan import Plan
+from harness.supervisor.posts import log_of
 from harness.supervisor.stopping import STOPPED, Stop
 from harness.supervisor.study import RETRIES, Retry
 
@@ -80,17 +81,19 @@ class Worker:
         gpu: str | None = None,
         threads: int | None = None,
         shared: Shared | None = None,
+        coming: Trainer | None = None,
     ) -> None:
         """Number `number` of its kind; its trainer sees the GPU named and computes with so many threads.
 
-        A `shared` trainer is that of other workers too.
+        A `shared` trainer is that of other workers too. One that is `coming` up already will be its first.
         """
         self.plan, self.display, self.folder = plan, display, plan.folder
-        self._log = plan.folder.path / (f"trainer-{number}.log" if number else "trainer.log")
-        self._gpu, self._threads = gpu, threads
-        self.ledger = Ledger(plan.folder.path / "time" / f"{uuid.uuid4().hex[:12]}.json")
+        self._log, self._gpu, self._threads = log_of(plan, number), gpu, threads
+        account = plan.folder.path / "time" / f"{uuid.uuid4().hex[:12]}.json"
+        self.ledger = Ledger(account, coming.began if coming else None)
         self.watchers, self.stop = list(watchers), stop
         self._shared = shared
+        self._coming = coming
         self._trainer: Trainer | Lane | None = None
         self._environment: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
@@ -212,17 +215,16 @@ class Worker:
         )
 
     def _start(self) -> Trainer:
-        """A new trainer."""
+        """A new trainer that has come up."""
         plan = self.plan
         self.display.preparing()
-        starting = time.monotonic()
+        coming, self._coming = self._coming, None
+        trainer = coming or Trainer(plan.opening(), self._log, self._threads, self._gpu, plan.processes)
         try:
-            trainer = Trainer(
-                plan.opening(), self._log, self._threads, self.display.say, self._gpu, processes=plan.processes
-            )
+            trainer.come_up(self.display.say)
         except TrainerDiedError as error:
             raise UserError(str(error)) from None
-        self.ledger.started(time.monotonic() - starting, trainer.ready.prepare_seconds)
+        self.ledger.started(time.monotonic() - trainer.began, trainer.ready.prepare_seconds)
         write_json(self.folder.path / "data_report.json", trainer.ready.data)
         self.display.ready(trainer.ready)
         return trainer

@@ -40,7 +40,7 @@ def test_the_second_task_before_and_after_are_columns(study, compared, run):
 def test_a_run_decodes_another_tasks_test_with_its_weights(studies, speech_folder, cache, tmp_path):
     folder = StudyFolder(studies.results / "lora").trial(0)
     order = Open(model="demo", task=catalog.task(str(speech_folder)), cache_dir=str(cache), seed=1)
-    with Trainer(order, tmp_path / "log.txt") as trainer:
+    with Trainer(order, tmp_path / "log.txt").come_up() as trainer:
         decode_run(trainer, folder, read_record(folder), "test", tmp_path / "second.jsonl")
     assert len(read_transcripts(tmp_path / "second.jsonl")) == 12
 

@@ -40,7 +40,22 @@ def wait_for(process, word) -> list[str]:
 
 
 def trainer_of(process) -> psutil.Process:
-    return next(p for p in psutil.Process(process.pid).children(recursive=True) if "harness.trainer" in p.cmdline())
+    return next(
+        p for p in psutil.Process(process.pid).children(recursive=True) if "harness.trainer_process" in p.cmdline()
+    )
+
+
+def test_a_supervisor_that_is_killed_while_its_trainer_loads_leaves_none(started, tmp_path):
+    process = started()
+    wait_for(process, "results in")
+    while not (children := psutil.Process(process.pid).children()):
+        time.sleep(0.01)
+    while not any("libtorch" in place.path for place in children[0].memory_maps()):  # seconds before it has loaded
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=1)
+    assert not alive, "the trainer outlived its supervisor"
 
 
 def finish(start) -> str:

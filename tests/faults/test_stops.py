@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from harness.supervisor import heartbeat
 from harness.supervisor.heartbeat import BEAT_SECONDS, GRACE_SECONDS, Watch
@@ -59,6 +60,24 @@ def test_a_second_signal_leaves_at_once(disturbed, undisturbed):
     disturbed.finish()
     disturbed.check_whole()
     assert disturbed.found() == undisturbed
+
+
+@pytest.mark.parametrize(
+    "options, why",
+    [
+        (["--max-trainable", "10M", "--model", "nobody/unknown"], "nobody/unknown"),  # while its trainer comes up
+        (["--warm-start", "nothing"], "there is no study 'nothing'"),  # when it is there
+    ],
+)
+def test_a_sweep_that_is_refused_leaves_no_trainer_and_no_run(disturbed, options, why):
+    disturbed.options = ["--study", "other", *options]
+    process = disturbed.start()
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 2 and why in output and "Traceback" not in output, output
+    assert (disturbed.path / "results/other/trainer.log").exists(), "it was started"
+    disturbed.check_processes()
+    client = MlflowClient(tracking_uri=f"sqlite:///{disturbed.path / 'results/other/mlflow.db'}")
+    assert client.get_experiment_by_name("other") is None
 
 
 def test_a_locked_database_costs_time_and_nothing_else(disturbed, undisturbed):

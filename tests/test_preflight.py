@@ -99,6 +99,9 @@ def test_a_space_that_does_not_fit_is_said_before_it_starts(monkeypatch, tmp_pat
         def send(self, order):
             pass
 
+        def come_up(self, say):
+            return self
+
         def receive(self):
             return Finished(result=TrialResult.out_of_memory())
 

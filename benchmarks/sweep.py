@@ -59,6 +59,7 @@ from harness.trial import run_trial
 
 GRIDS: dict[str, dict[str, list[Any]]] = {
     "four": {"r": [8, 16], "learning_rate": [1e-3, 3e-3]},
+    "twelve": {"r": [4, 8, 16], "learning_rate": [5e-4, 1e-3, 2e-3, 4e-3]},
     "small": {"r": [8], "learning_rate": [1e-3]},
 }
 FIXED = {

@@ -1,16 +1,20 @@
 """The conformance suite on a GPU: what holds bit for bit on a CPU holds to a tolerance here; and what a CPU lacks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_conformance import BUDGET, FULL, LORA, QUANTISED, VARIANTS, same, state
 from test_trial import run
 
-from harness.bench import make_accelerator
+from harness.bench import make_accelerator, make_bench
 from harness.evaluate import transcribe
 from harness.meter import is_out_of_memory
 from harness.model.method import detach, load_trained
+from harness.prefix import Prefixes
 from harness.record import read_transcripts
 from harness.spec.messages import Open
+from harness.spec.techniques import STANDARD
 from harness.spec.trial import TrialConfig
 
 pytestmark = [
@@ -71,6 +75,29 @@ def test_merged_weights_decode_as_the_trial_did(gpu, tmp_path):
     detach(gpu.base, model)
     stored = read_transcripts(tmp_path / "t" / "transcripts.jsonl")
     assert sum(one.hypothesis != other.hypothesis for one, other in zip(decoded, stored, strict=True)) <= 1
+
+
+def test_encoder_states_stay_in_the_gpu_s_memory_and_out_of_the_peak(gpu, tmp_path):
+    config = TrialConfig.model_validate(LORA | {"scope": "decoder", "lora_dropout": 0.0})
+    found = {}
+    for name, roomy in (("resident", True), ("file", False)):
+        prefixes = Prefixes(gpu.speech, tmp_path / "prefixes", roomy)
+        found[name] = run(replace(gpu, prefixes=prefixes), config, tmp_path / name, budget=BUDGET)
+    held = found["resident"].cost.resident_bytes
+    assert held > 0 == found["file"].cost.resident_bytes
+    losses = [[rung.loss for rung in result.rungs] for result in found.values()]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert abs(found["resident"].cost.peak_memory_bytes - found["file"].cost.peak_memory_bytes) < max(held, 64 * 2**20)
+
+
+def test_compiled_layers_train_and_decode_as_written_ones_do(gpu, tmp_path):
+    config = TrialConfig.model_validate(LORA | {"lora_dropout": 0.0})
+    made = make_bench(gpu.base, gpu.speech, gpu.task, techniques=(*STANDARD, "compile"))
+    found = [run(b, config, tmp_path / n, budget=BUDGET) for n, b in (("compiled", made), ("written", gpu))]
+    losses = [[rung.loss for rung in result.rungs] for result in found]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+    wers = [result.rungs[-1].scores.wer for result in found]
+    assert wers[0] == pytest.approx(wers[1], abs=0.05)
 
 
 def test_real_memory_that_runs_out_is_an_outcome(gpu, tmp_path):

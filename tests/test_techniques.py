@@ -9,6 +9,7 @@ from test_trial import run, seen
 
 from harness import evaluate, prefix
 from harness.bench import clips_at_once, decoding_bytes, make_accelerator, make_bench
+from harness.catalog import ROOT
 from harness.data.batches import Batch
 from harness.evaluate import halving, transcribe
 from harness.model.base import load_base
@@ -163,3 +164,8 @@ def test_techniques_are_left_out_from_the_command_line(command, cache, small_spa
     record = json.loads((tmp_path / "results" / "s" / "trials" / "0" / "result.json").read_text())
     assert record["state"] == "complete"
     assert record["environment"]["techniques"] == ["encoder_cache"]
+
+
+@pytest.mark.parametrize("name", [*STANDARD, "--compile", "--without", "--pack"])
+def test_each_has_a_name_in_the_documentation(name):
+    assert f"`{name}" in (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")

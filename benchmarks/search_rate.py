@@ -1,7 +1,7 @@
 """How soon a search has a configuration that is nearly the best: seconds on one clock, real runs, nothing replayed.
 
     python -m benchmarks.search_rate                                    # the demo, two scopes, three sweeps each
-    python -m benchmarks.search_rate --epsilon 1 --sweeps 5 --json found.json
+    python -m benchmarks.search_rate --epsilon 1 --sweeps 5 --search '--pruner none' --json found.json
     python -m benchmarks.search_rate --model random-toy --grid two --sweeps 1    # to see that it runs
 
 First run_sweep.py trains every configuration of a grid to the end, which gives the WER of each. A configuration is good
@@ -13,7 +13,8 @@ grid, of which the first also prepares the features. `reload, random`: the harne
 base anew for each trial, reckoned in the same way. `harness, random`: likewise, from the run over the whole grid.
 `harness`: run_sweep.py as a user calls it (TPE, ASHA, three rungs), from the start of the process until the record of a
 good trial that ran to its end is there; then it is stopped. A sweep that tries all there is and finds none has missed:
-it counts with its whole time, which is too little. Processes and sweeps take turns; each sweep begins with no cache.
+it counts with its whole time, which is too little. Behind a sweep's seconds: by how many points of WER its best trial
+was above the best of all. Processes and sweeps take turns; each sweep begins with no cache.
 
 The seed of a study is also that of its trainings. For all to train alike it is the same in all sweeps; they propose
 other configurations because each has the choices in another order. The gate: a configuration has the same WER, to the
@@ -26,6 +27,7 @@ import itertools
 import json
 import os
 import random
+import shlex
 import statistics
 import subprocess
 import sys
@@ -119,13 +121,13 @@ def space(job: Job, order: int | None = None) -> dict[str, Any]:
     return what | (whole if order is None else search) | {"fixed": fixed, "sampled": sampled}
 
 
-def run(job: Job, order: int | None = None, target: float = -1.0) -> list[Ended]:
+def run(job: Job, order: int | None = None, target: float = -1.0, options: Sequence[str] = ()) -> list[Ended]:
     """run_sweep.py until a trial has ended with a WER of at most `target`, or all have; its trials as they ended."""
     with tempfile.TemporaryDirectory(dir=job.folder) as name:
         folder = Path(name)
         (folder / "grid.yaml").write_text(yaml.safe_dump(space(job, order)), encoding="utf-8")
         command = [sys.executable, str(ROOT / "run_sweep.py"), "--space", "grid.yaml", "--study", "grid"]
-        command += ["--trials", str(len(job.configurations())), "--seed", str(SEED), "--cache-dir", "cache"]
+        command += ["--trials", str(len(job.configurations())), "--seed", str(SEED), "--cache-dir", "cache", *options]
         environment = dict(os.environ, PYTHONPATH=str(ROOT), TOKENIZERS_PARALLELISM="false")
         began, stopped = time.time(), False
         with (folder / "log").open("w") as log:
@@ -203,11 +205,13 @@ def gate(trials: Sequence[Ended], truth: dict[Point, float]) -> str:
     return f"{differing} of {len(trials)} differ" if differing else "equal"
 
 
-def searched(sweeps: Sequence[Sequence[Ended]], target: float) -> dict[str, Any]:
-    """The row of the real sweeps; means."""
+def searched(sweeps: Sequence[Sequence[Ended]], target: float, best: float) -> dict[str, Any]:
+    """The row of the real sweeps: means, and how many points above the best the best of each was, a miss or not."""
     counts = [found(trials, target) for trials in sweeps]
     upto = [trials[: count or len(trials)] for trials, count in zip(sweeps, counts, strict=True)]
     row: dict[str, Any] = {"runs": [trials[-1].seconds for trials in upto], "missed": counts.count(None)}
+    wers = [[trial.wer for trial in trials if trial.wer is not None] for trials in upto]
+    row["above"] = [100 * (min(whole) - best) if whole else None for whole in wers]
     row["first"] = statistics.mean(trials[0].seconds for trials in upto)
     row["trials"] = statistics.mean(map(len, upto))
     row["stopped"] = statistics.mean(sum(trial.wer is None for trial in trials) for trials in upto)
@@ -216,13 +220,15 @@ def searched(sweeps: Sequence[Sequence[Ended]], target: float) -> dict[str, Any]
     return row
 
 
-def measure(job: GridJob, sweeps: int, processes: int, epsilon: float, say: Console) -> dict[str, Any]:
+def measure(job: GridJob, given: argparse.Namespace, say: Console) -> dict[str, Any]:
     """All arms on one scope."""
+    sweeps, processes, epsilon = given.sweeps, given.processes, given.epsilon
     every = run(job)
     truth = {trial.point: trial.wer for trial in every if trial.wer is not None}
-    target = min(truth.values()) + epsilon / 100
+    best = min(truth.values())
+    target = best + epsilon / 100
     size, good = len(job.configurations()), sum(wer <= target for wer in truth.values())
-    say.print(f"{job.scope}: {size} configurations, best {min(truth.values()):.1%}, {good} good", highlight=False)
+    say.print(f"{job.scope}: {size} configurations, best {best:.1%}, {good} good", highlight=False)
     places, times, apart, searches = job.spread(processes), list[float](), list[float](), list[list[Ended]]()
     with tempfile.TemporaryDirectory(dir=job.folder) as name:
         for number in range(max(sweeps, processes)):
@@ -232,7 +238,7 @@ def measure(job: GridJob, sweeps: int, processes: int, epsilon: float, say: Cons
                 [config] = job.only([places[number]]).configurations()
                 apart.append(abs(wer - truth.get(point(config), wer)))
             if number < sweeps:
-                searches.append(run(job, number, target))
+                searches.append(run(job, number, target, shlex.split(given.search)))
     with tempfile.TemporaryDirectory(dir=job.folder) as name:
         reloaded = reload(job.only(places), Path(name)) if places else []
     rows: list[dict[str, Any]] = []
@@ -243,7 +249,8 @@ def measure(job: GridJob, sweeps: int, processes: int, epsilon: float, say: Cons
     ):
         if seconds:
             rows.append({"arm": arm, "results": results} | expected(seconds, size, good))
-    rows.append({"arm": "harness", "results": gate([*itertools.chain(*searches)], truth)} | searched(searches, target))
+    own = {"arm": "harness", "results": gate([*itertools.chain(*searches)], truth)}
+    rows.append(own | searched(searches, target, best))
     wers = sorted(truth.values())
     head = {"scope": job.scope, "epsilon": epsilon, "size": size, "good": good, "wers": wers}
     return head | {"rows": [row | {"faster": rows[0]["seconds"] / row["seconds"]} for row in rows]}
@@ -258,7 +265,8 @@ def show(found: dict[str, Any], console: Console) -> None:
         table.add_column(column, justify="left" if column in ("arm", "each sweep", "results") else "right")
     for row in found["rows"]:
         numbers = ["" if row[key] is None else f"{row[key]:.1f}" for key in ("first", "later", "trials", "seconds")]
-        each = ", ".join(f"{seconds:.0f}" for seconds in row.get("runs", ()))
+        ends = zip(row.get("runs", ()), row.get("above", ()), strict=True)
+        each = ", ".join(f"{seconds:.0f} ({'none' if above is None else f'+{above:.1f}'})" for seconds, above in ends)
         each += f"; {row['missed']} missed" if row.get("missed") else ""
         each += f"; {row['stopped']:.1f} trials stopped" if row.get("stopped") else ""
         table.add_row(row["arm"], *numbers, f"{row['faster']:.2f}x", each, row["results"])
@@ -276,6 +284,7 @@ def main() -> None:
     parser.add_argument("--sweeps", type=int, default=3)
     parser.add_argument("--processes", type=int, default=3, help="trials of plain and reload (default 3; 0: without)")
     parser.add_argument("--epsilon", type=float, default=0.5, help="points of WER above the best (default 0.5)")
+    parser.add_argument("--search", default="", metavar="OPTIONS", help="of run_sweep.py, such as '--pruner none'")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -291,7 +300,7 @@ def main() -> None:
         for scope in options.scopes:
             examples = options.examples or EXAMPLES[scope]
             job = GridJob(model, options.task, scope, examples, options.grid, folder)
-            results.append(measure(job, options.sweeps, options.processes, options.epsilon, console))
+            results.append(measure(job, options, console))
             show(results[-1], console)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")

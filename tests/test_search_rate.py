@@ -38,8 +38,8 @@ def test_start_up_counts_once():
 def test_a_trial_that_was_stopped_is_none_found_and_a_miss_counts_whole():
     stopped, bad, good = Ended(3.0, A, None), Ended(5.0, B, 0.9), Ended(9.0, A, 0.5)
     assert found([stopped, bad, good], 0.5) == 3 and found([stopped, bad], 0.5) is None
-    row = searched([[good], [stopped, bad], [stopped, good, bad]], 0.5)
-    assert row["runs"] == [9.0, 5.0, 9.0] and row["missed"] == 1
+    row = searched([[good], [stopped, bad], [stopped, good, bad]], 0.5, 0.5)
+    assert row["runs"] == [9.0, 5.0, 9.0] and row["missed"] == 1 and row["above"] == pytest.approx([0, 40, 0])
     assert row["trials"] == pytest.approx(5 / 3) and row["stopped"] == pytest.approx(2 / 3)
 
 
@@ -73,7 +73,8 @@ def test_real_trials_are_spread_over_the_grid(job):
 @pytest.mark.slow
 def test_the_command(tmp_path):
     arguments = ["--model", "random-toy", "--examples", "32", "--grid", "two", "--scopes", "decoder"]
-    arguments += ["--sweeps", "1", "--processes", "0", "--json", str(tmp_path / "found.json")]
+    arguments += ["--sweeps", "1", "--processes", "0", "--search", "--pruner none"]
+    arguments += ["--json", str(tmp_path / "found.json")]
     environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))
     command = [sys.executable, "-m", "benchmarks.search_rate", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)

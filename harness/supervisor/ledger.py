@@ -22,7 +22,7 @@ PHASES = {
 
 
 class Ledger:
-    """The account of one trainer's wall time since its worker began; several workers may share one.
+    """The account of one trainer's wall time since it was started, or its worker began; workers may share one.
 
     Training, evaluation and preparation are what the trainer measured, starting what the worker did. Of the rest,
     what passed while an order was under way is `other`, and what passed between orders is `wait`.

@@ -98,16 +98,18 @@ def wait_until(condition, seconds=60):
     raise AssertionError("waited in vain")
 
 
-def stopped_without_locks(worker: psutil.Process, study: Path) -> bool:
-    """Stop a worker, unless it is just using the study's database: nobody else could until it wakes."""
+def stopped_at_work(worker: psutil.Process, study: Path) -> bool:
+    """Stop one of two workers while both have a trial, unless it uses the database: nobody else could until it wakes."""
     worker.suspend()
     try:
         with FileLock(study / "claims.lock", timeout=1), closing(sqlite3.connect(study / "optuna.db", 1)) as database:
             database.execute("BEGIN IMMEDIATE")
-            return True
+            if database.execute("SELECT count(*) FROM trials WHERE state = 'RUNNING'").fetchone() == (2,):
+                return True
     except (Timeout, sqlite3.OperationalError):
-        worker.resume()
-        return False
+        pass
+    worker.resume()
+    return False
 
 
 def jobs(disturbed) -> list[psutil.Process]:
@@ -148,7 +150,7 @@ def test_a_worker_that_slept_too_long_loses_its_trial_and_does_not_end_it_twice(
     process = disturbed.start()
     wait_until(lambda: begun(disturbed))
     sleeper = jobs(disturbed)[0]
-    wait_until(lambda: stopped_without_locks(sleeper, disturbed.study))
+    wait_until(lambda: stopped_at_work(sleeper, disturbed.study))
     wait_until(lambda: any("its worker was lost" in t.user_attrs.get("reason", "") for t in disturbed.optuna_trials()))
     sleeper.resume()
     output = process.communicate(timeout=120)[0]

@@ -9,9 +9,9 @@
 Arms: `plain` is benchmarks/plain.py, one process a trial, as the tutorials write it; `reload` is the harness's own loop
 in one process that loads its base anew for each trial and keeps nothing of the encoder; `harness` is run_sweep.py,
 all of it; `no encoder_cache` and the others of its kind leave that one technique out, `compile` takes it on (--ablate).
-Every arm trains the same configurations, a grid
-of rank and learning rate, on the same examples in the same order for the same steps, and decodes validation once at the
-end; each begins with empty caches. Rounds are interleaved and their order rotated; medians are printed.
+Every arm trains the same configurations, a grid of rank and learning rate, on the same examples in the same order for
+the same steps, and decodes validation once at the end; each begins with empty caches. Rounds are interleaved and their
+order rotated; medians are printed.
 
 The gate: `reload`, `harness` and `no encoder_cache` must agree in every loss, to the last bit on a CPU in fp32, and in
 every transcript; the other techniques round elsewhere. `plain` divides its loss and draws its dropout elsewhere, and
@@ -316,8 +316,10 @@ def check(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     for name, runs in rounds.items():
         pairs = [(run["trials"][point], trial) for run in runs for point, trial in truth.items()]
         losses = max(abs(a.loss / b.loss - 1) for a, b in pairs)
-        if losses < ROUNDING and all(a.texts == b.texts for a, b in pairs):
-            said[name] = "to rounding" if losses else "equal"
+        if all((a.loss, a.texts) == (b.loss, b.texts) for a, b in pairs):
+            said[name] = "equal"
+        elif losses < ROUNDING and all(a.texts == b.texts for a, b in pairs):
+            said[name] = "to rounding"
         else:
             rates = max(abs(a.wer - b.wer) for a, b in pairs)
             said[name] = f"loss {losses:.1%}, WER {100 * rates:.1f} points"

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -41,7 +42,7 @@ def print_status(folder: StudyFolder, address: str | None, console: Console) -> 
         study = optuna.load_study(study_name=name, storage=database.storage)
     except KeyError:
         raise UserError(f"study {name!r} is not in this storage; --storage names another") from None
-    trials, records = study.get_trials(deepcopy=False), [record for _, record in folder.records()]
+    trials, records = study.get_trials(deepcopy=False), list(folder.records())
     again = retried(trials)
     used = sum(trial.state.is_finished() and trial.number not in again for trial in trials)
     slots = study.user_attrs.get(SLOTS)
@@ -54,9 +55,9 @@ def print_status(folder: StudyFolder, address: str | None, console: Console) -> 
     console.print(_states(trials, again))
     if running:
         console.print(_running(running, database.beat_ages()))
-    if (others := _others(folder)).row_count:
+    if (others := _others(folder, records)).row_count:
         console.print(others)
-    _print_time(records, slots - used if slots else 0, len(running), console)
+    _print_time([record for _, record in records], slots - used if slots else 0, len(running), console)
     if spent := time_spent(folder):
         console.print(_spent(spent))
 
@@ -94,9 +95,9 @@ def _running(trials: Sequence[FrozenTrial], beats: dict[int, float]) -> Table:
     return table
 
 
-def _others(folder: StudyFolder) -> Table:
+def _others(folder: StudyFolder, records: Sequence[tuple[Path, Record]]) -> Table:
     """Runs that no search asks for: baselines, and what follows the search."""
-    found = Counter[tuple[str, str]]((folder.key(path).split("/")[0], r.state) for path, r in folder.records())
+    found = Counter[tuple[str, str]]((folder.key(path).split("/")[0], r.state) for path, r in records)
     for path in folder.path.glob("attempts/*/run.json"):
         with suppress(OSError, ValueError):  # it has just ended
             found[json.loads(path.read_text(encoding="utf-8"))["record"].split("/")[0], "under way"] += 1

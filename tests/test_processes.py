@@ -6,6 +6,7 @@ import time
 
 import psutil
 import pytest
+from processes import living
 
 from harness.launch import Trainer, TrainerDiedError
 from harness.spec.budget import Budget
@@ -82,7 +83,7 @@ def test_an_interrupted_pair_goes_on_from_its_last_rung(pair, tmp_path):
 def test_the_processes_die_with_their_launcher(task, cache, tmp_path):
     order = Open(model="demo", task=task, cache_dir=str(cache), seed=1)
     trainer = Trainer(order, tmp_path / "trainer.log", threads=1, processes=2).come_up()
-    ranks = [p for p in psutil.Process(trainer.pid).children() if "harness.trainer_process" in p.cmdline()]
+    ranks = living("harness.trainer_process", trainer.pid)
     assert len(ranks) == 2
     os.kill(trainer.pid, signal.SIGKILL)
     with pytest.raises(TrainerDiedError):

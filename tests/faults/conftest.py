@@ -14,6 +14,7 @@ import optuna
 import psutil
 import pytest
 from mlflow import MlflowClient
+from processes import end, living
 
 TRIALS = 5
 PAUSED = Path(__file__).parent / "paused.py"
@@ -131,15 +132,11 @@ class Disturbed:
 
     def processes(self) -> list[psutil.Process]:
         """Trainers and supervisors of this study that live."""
-        found = []
-        for process in psutil.process_iter(["cmdline", "status"]):
-            if str(self.path) in " ".join(process.info["cmdline"] or ()) and process.info["status"] != "zombie":
-                found.append(process)
-        return found
+        return living(str(self.path))
 
     def close(self) -> None:
         for process in self.processes():
-            process.kill()
+            end(process)
         for process in self.started:
             process.wait()
             process.stdout.close()

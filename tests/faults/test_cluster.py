@@ -16,6 +16,7 @@ import optuna
 import psutil
 import pytest
 from filelock import FileLock, Timeout
+from processes import command_line
 
 from harness.catalog import ROOT
 
@@ -98,22 +99,27 @@ def wait_until(condition, seconds=60):
     raise AssertionError("waited in vain")
 
 
-def stopped_at_work(worker: psutil.Process, study: Path) -> bool:
-    """Stop one of two workers while both have a trial, unless it uses the database: nobody else could until it wakes."""
+def stopped_when(worker: psutil.Process, condition) -> bool:
+    """Stop a worker at a moment when something holds; it works on where it does not."""
     worker.suspend()
-    try:
-        with FileLock(study / "claims.lock", timeout=1), closing(sqlite3.connect(study / "optuna.db", 1)) as database:
-            database.execute("BEGIN IMMEDIATE")
-            if database.execute("SELECT count(*) FROM trials WHERE state = 'RUNNING'").fetchone() == (2,):
-                return True
-    except (Timeout, sqlite3.OperationalError):
-        pass
+    if condition():
+        return True
     worker.resume()
     return False
 
 
+def at_work_without_locks(study: Path) -> bool:
+    """Two workers have a trial each, and none uses the database: nobody else could until it wakes."""
+    try:
+        with FileLock(study / "claims.lock", timeout=1), closing(sqlite3.connect(study / "optuna.db", 1)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            return database.execute("SELECT count(*) FROM trials WHERE state = 'RUNNING'").fetchone() == (2,)
+    except (Timeout, sqlite3.OperationalError):
+        return False
+
+
 def jobs(disturbed) -> list[psutil.Process]:
-    return [p for p in disturbed.processes() if "submitit.core._submit" in " ".join(p.cmdline())]
+    return [p for p in disturbed.processes() if "submitit.core._submit" in command_line(p)]
 
 
 def begun(disturbed) -> bool:
@@ -133,7 +139,8 @@ def test_two_jobs_on_postgres_one_is_killed_and_all_trials_finish(on_postgres):
     process = on_postgres.start()
     wait_until(lambda: begun(on_postgres))
     victim = jobs(on_postgres)[0]
-    command_lines = "".join(" ".join(p.cmdline()) for p in psutil.process_iter() if p.is_running())
+    wait_until(lambda: stopped_when(victim, lambda: begun(on_postgres)))
+    command_lines = "".join(map(command_line, psutil.process_iter()))
     victim.kill()
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
@@ -150,7 +157,7 @@ def test_a_worker_that_slept_too_long_loses_its_trial_and_does_not_end_it_twice(
     process = disturbed.start()
     wait_until(lambda: begun(disturbed))
     sleeper = jobs(disturbed)[0]
-    wait_until(lambda: stopped_at_work(sleeper, disturbed.study))
+    wait_until(lambda: stopped_when(sleeper, lambda: at_work_without_locks(disturbed.study)))
     wait_until(lambda: any("its worker was lost" in t.user_attrs.get("reason", "") for t in disturbed.optuna_trials()))
     sleeper.resume()
     output = process.communicate(timeout=120)[0]
@@ -195,5 +202,5 @@ def test_jobs_do_not_outlive_the_command_that_submitted_them(disturbed):
 def test_a_password_on_the_command_line_is_refused(disturbed, options, instead):
     disturbed.options = options
     process = disturbed.start()
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=120)[0]
     assert process.returncode == 2 and instead in output and PASSWORD not in output

@@ -11,6 +11,7 @@ import optuna
 import psutil
 import pytest
 from mlflow import MlflowClient
+from processes import command_line, living
 
 from harness.catalog import ROOT
 
@@ -40,23 +41,20 @@ def wait_for(process, word) -> list[str]:
 
 
 def trainer_of(process) -> psutil.Process:
-    return next(
-        p for p in psutil.Process(process.pid).children(recursive=True) if "harness.trainer_process" in p.cmdline()
-    )
+    return living("harness.trainer_process", process.pid)[0]
 
 
 def test_a_supervisor_that_is_killed_while_its_trainer_loads_leaves_none(started, tmp_path):
     process = started()
     wait_for(process, "results in")
-    while not (children := psutil.Process(process.pid).children()):
+    while not (trainers := living("harness.trainer_process", process.pid)):
         time.sleep(0.01)
-    while not any("libtorch" in place.path for place in children[0].memory_maps()):  # seconds before it has loaded
+    while not any("libtorch" in place.path for place in trainers[0].memory_maps()):  # seconds before it has loaded
         time.sleep(0.01)
     process.kill()
     process.wait()
-    _, left = psutil.wait_procs(children, timeout=1)
-    alive = [child for child in left if child.status() != psutil.STATUS_ZOMBIE]
-    assert not alive, "the trainer outlived its supervisor"
+    _, left = psutil.wait_procs(trainers, timeout=1)
+    assert not any(map(command_line, left)), "the trainer outlived its supervisor"
 
 
 def finish(start) -> str:
@@ -118,7 +116,7 @@ def test_two_supervisors_do_not_work_on_one_study(started, tmp_path, small_space
     process = started()
     wait_for(process, "trial 0:")
     second = started()
-    output = second.communicate(timeout=60)[0]
+    output = second.communicate(timeout=120)[0]
     assert second.returncode == 2 and "already being worked on" in output
     process.kill()
     process.wait()

@@ -7,6 +7,7 @@ import time
 
 import psutil
 import pytest
+from processes import end
 
 # Where the supervisor is killed, or stands while its trainer is about to do something: one start of the same command
 # after another, each killed at the next point.
@@ -59,7 +60,7 @@ def test_the_supervisor_is_killed_while_mlflow_makes_its_tables(disturbed):
 def test_the_trainer_is_killed_and_the_trial_goes_on_from_its_last_rung(disturbed, undisturbed, point):
     process = disturbed.start(point)
     os.kill(disturbed.reached(process), signal.SIGKILL)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=120)[0]
     assert process.returncode == 0 and "the trainer died (killed by signal 9)" in output, output
     disturbed.check_whole()
     assert disturbed.found() == undisturbed
@@ -74,8 +75,7 @@ def test_ten_random_kills(disturbed, undisturbed):
         time.sleep(chance.uniform(1.0, 4.5))
         if process.poll() is None:  # else it came to its end: the rest finds nothing to do, and is killed doing it
             children = psutil.Process(process.pid).children()
-            victim = children[0] if number % 2 and children else psutil.Process(process.pid)
-            victim.send_signal(signal.SIGKILL)
+            end(children[0] if number % 2 and children else psutil.Process(process.pid))
             killed += 1
         process.kill()
         process.wait()

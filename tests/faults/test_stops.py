@@ -29,17 +29,18 @@ def said(process, words) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_first_signal_finishes_the_rung_and_the_trial_goes_on_next_time(disturbed, undisturbed, number):
-    disturbed.environment["FAKE_SECONDS"] = "0.3"
+    disturbed.environment["FAKE_SECONDS"] = "1"
     process = disturbed.start()
     said(process, "trial 1:")
     process.send_signal(number)
-    output = process.communicate(timeout=30)[0]
+    output = process.communicate(timeout=120)[0]
     assert process.returncode == 130 and "stopping after the rung at hand" in output and "goes on from here" in output
     assert "Traceback" not in output
     stopped = disturbed.optuna_trials()[1]
     assert stopped.state.name == "FAIL" and stopped.user_attrs["reason"] == "interrupted: stopped on request"
     assert len(disturbed.results()["trials/1"]["rungs"]) == 1 and (disturbed.study / "trials/1/checkpoint").is_dir()
     disturbed.check_processes()
+    disturbed.environment.clear()
     output = disturbed.finish()
     disturbed.check_whole()
     assert disturbed.found() == undisturbed
@@ -72,7 +73,7 @@ def test_a_second_signal_leaves_at_once(disturbed, undisturbed):
 def test_a_sweep_that_is_refused_leaves_no_trainer_and_no_run(disturbed, options, why):
     disturbed.options = ["--study", "other", *options]
     process = disturbed.start()
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=120)[0]
     assert process.returncode == 2 and why in output and "Traceback" not in output, output
     assert (disturbed.path / "results/other/trainer.log").exists(), "it was started"
     disturbed.check_processes()
@@ -90,7 +91,7 @@ def test_a_locked_database_costs_time_and_nothing_else(disturbed, undisturbed):
         time.sleep(float(os.environ.get("LOCKED_SECONDS", "4")))
         other.rollback()
     other.close()
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
     disturbed.check_whole()
     assert disturbed.found() == undisturbed
@@ -100,7 +101,7 @@ def test_a_locked_database_costs_time_and_nothing_else(disturbed, undisturbed):
 def test_a_full_disk_stops_cleanly(disturbed, undisturbed, point):
     disturbed.environment["FAULT_FULL"] = point
     process = disturbed.start()
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=120)[0]
     assert process.returncode == 2 and "error: the disk is full" in output and "Traceback" not in output, output
     before = disturbed.results()
     disturbed.check_processes()
@@ -153,7 +154,7 @@ def test_a_tracking_server_that_dies_stops_nothing_and_is_caught_up(disturbed, u
     process = disturbed.start()
     said(process, "trial 0:")
     server.stop()
-    output = process.communicate(timeout=90)[0]
+    output = process.communicate(timeout=120)[0]
     assert process.returncode == 0 and output.count("MLflow is behind") == 1 and uri in output, output
     assert disturbed.found() == undisturbed
     server()

@@ -23,7 +23,7 @@ from typing import Any, Self
 import optuna
 from rich.console import Console
 
-import harness.supervisor.worker as working
+import harness.supervisor.conversation as conversation
 from harness.record import Run, store, write_transcripts
 from harness.samplers import make_sampler
 from harness.sampling import configuration
@@ -33,8 +33,10 @@ from harness.supervisor.display import Terminal
 from harness.supervisor.opening import alone
 from harness.supervisor.plan import Plan, make_plan
 from harness.supervisor.run import Sweep
+from harness.supervisor.stopping import Stop
 from harness.supervisor.storage import REPEATABLE, PatientStorage
 from harness.supervisor.study import Study
+from harness.supervisor.worker import Worker
 from harness.tracking import Mirror
 
 SPLIT = {"utterances": 1, "seconds": 1.0, "speakers": 1, "hash": "0"}
@@ -204,8 +206,8 @@ def stored(trials: int) -> None:
         plan = plan_in(Path(folder), "random", trials)
         plan.folder.path.mkdir(parents=True)
         study = Study(plan.folder, plan.study, plan.space, plan.seed)
-        worker = working.Worker(plan, Terminal(plan, Console(file=io.StringIO())), [], working.Stop())
-        working.Trainer = Instant  # type: ignore[misc, assignment]
+        worker = Worker(plan, Terminal(plan, Console(file=io.StringIO())), [], Stop())
+        conversation.Trainer = Instant  # type: ignore[misc, assignment]
         draw = optuna.create_study()
         made = []
         for number in range(trials):
@@ -241,7 +243,7 @@ def main() -> None:
         return
     marks = [mark for mark in MARKS if mark < given.trials] + [given.trials]
     spent = Spent()
-    working.Trainer = Instant  # type: ignore[misc, assignment]
+    conversation.Trainer = Instant  # type: ignore[misc, assignment]
     for call in REPEATABLE:
         spent.watch("storage", PatientStorage, call)
     spent.watch("sampler", Study, "ask")

@@ -10,7 +10,7 @@ from harness.launch import TrainerDiedError
 from harness.record import Run, StudyFolder
 from harness.spec.messages import Decide, Failed, Finished, Ready, Report, Train
 from harness.spec.result import Rung, Scores, TrialResult
-from harness.supervisor import worker as module
+from harness.supervisor import conversation as module
 from harness.supervisor.plan import make_plan
 from harness.supervisor.stopping import Stop
 from harness.supervisor.worker import Worker
@@ -72,11 +72,11 @@ def test_a_trainer_that_is_coming_up_already_is_the_first_and_no_other(tmp_path,
     monkeypatch.setattr(module, "Trainer", script)
     plan = make_plan("demo", trials=1, seed=1, results=tmp_path / "results")
     worker = Worker(plan, Silent(), [], Stop(), coming=script())
-    assert script.started == 1 and worker.ready == READY and script.started == 1
+    assert script.started == 1 and worker.trainer.ready == READY and script.started == 1
     account = worker.ledger.account()
     assert account["start"] == pytest.approx(10, abs=1) and account["wall"] == pytest.approx(10, abs=1)
     worker.close()
-    assert worker.ready == READY and script.started == 2
+    assert worker.trainer.ready == READY and script.started == 2
 
 
 class Silent:

@@ -49,7 +49,7 @@ def job(plan: Plan, post: Post, runs: list[Run]) -> None:
         Heart(database),
     )
     threading.Thread(target=_listen, args=(study, post, stop), daemon=True).start()
-    worker = Worker(plan, Terminal(plan, Console(soft_wrap=True)), [], stop, post.number, post.gpu, post.threads)
+    worker = Worker(plan, Terminal(plan, Console(soft_wrap=True)), [], stop, post)
     worker.watchers.append(worker.display)
     with stop.signals(worker.display.say, [worker]):
         try:

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -80,6 +81,11 @@ class Ledger:
         """Store the account; that it cannot be stored costs nothing else."""
         with suppress(OSError):
             write_json(self._path, {name: round(seconds, 3) for name, seconds in self.account().items()})
+
+
+def new_account(folder: StudyFolder, began: float | None = None) -> Ledger:
+    """A new account in a study's folder."""
+    return Ledger(folder.path / "time" / f"{uuid.uuid4().hex[:12]}.json", began)
 
 
 def time_spent(folder: StudyFolder) -> dict[str, float]:

@@ -17,10 +17,11 @@ from harness.supervisor.enough import enough
 from harness.supervisor.heartbeat import Heart
 from harness.supervisor.keeping import keep_best_tuned
 from harness.supervisor.lanes import Shared
+from harness.supervisor.ledger import new_account
 from harness.supervisor.mirroring import Mirroring
 from harness.supervisor.packing import trials_together
 from harness.supervisor.plan import Plan, needed_dimensions
-from harness.supervisor.posts import posts
+from harness.supervisor.posts import Post, posts
 from harness.supervisor.reaper import INTERRUPTED, reap, settle_attempts
 from harness.supervisor.stopping import Stop
 from harness.supervisor.storage import Database
@@ -64,14 +65,7 @@ class Sweep:
             if together > 1:
                 self.display.say(f"up to {together} LoRA trials train in one pass (--pack off: each alone)")
             for post in found:
-                shared = Shared() if together > 1 else None
-                where = (post.number, post.gpu, post.threads, shared)
-                watchers = [self.display]
-                coming = [self._coming if post is found[0] else None] + [None] * (together - 1)
-                crew = [Worker(self.plan, self.display, watchers, self.stop, *where, one) for one in coming]
-                for worker in crew:
-                    worker.ledger = crew[0].ledger  # the account of one trainer's time
-                self.workers += crew
+                self.workers += self._crew(post, together, self._coming if post is found[0] else None)
         self.heart = Heart(database)
         try:
             with Mirroring(self.folder, self.plan.study, self.display.say, place.mlflow_uri) as self.mirror:
@@ -84,9 +78,16 @@ class Sweep:
             raise KeyboardInterrupt
         return best
 
+    def _crew(self, post: Post, together: int, coming: Trainer | None) -> list[Worker]:
+        """So many workers at one trainer, whose time is one account."""
+        ledger = new_account(self.folder, coming.began if coming else None)
+        shared = Shared() if together > 1 else None
+        where = (self.plan, self.display, [self.display], self.stop, post, ledger, shared)
+        return [Worker(*where, coming if number == 0 else None) for number in range(together)]
+
     def _sweep(self) -> Record | None:
         """What is to be run, found when the device is known; then all of it."""
-        device = self.workers[0].ready.device if self.workers else self._device_of_jobs()
+        device = self.workers[0].trainer.ready.device if self.workers else self._device_of_jobs()
         self._refuse_what_cannot_run(device)
         baselines = self._baselines(device)
         baselines += tuning(self.plan, baselines)

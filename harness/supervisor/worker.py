@@ -1,40 +1,25 @@
-"""A worker: carries out one run after another on a trainer process of its own, and stores what came of each."""
+"""A worker: carries out one run after another on a trainer, and stores what came of each."""
 
 import shutil
-import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.errors import UserError
-from harness.launch import Trainer, TrainerDiedError
-from harness.record import (
-    Run,
-    has_rungs,
-    is_stored,
-    read_errors,
-    read_record,
-    read_rungs,
-    store,
-    write_errors,
-    write_json,
-    write_transcripts,
-)
-from harness.spec import packing
+from harness.launch import Trainer
+from harness.record import Run, has_rungs, is_stored, read_record, read_rungs, store, write_json
 from harness.spec.budget import Budget
 from harness.spec.judging import Judging
-from harness.spec.messages import Decide, Failed, Finished, Partial, Ready, Report, Train
-from harness.spec.result import OUT_OF_MEMORY, Record, Rung, TrialResult
+from harness.spec.messages import Finished, Partial, Train
+from harness.spec.result import Record, Rung
+from harness.supervisor.conversation import Conversation, TrainerFailedError
 from harness.supervisor.display import Terminal
-from harness.supervisor.lanes import Lane, Shared
-from harness.supervisor.ledger import Ledger
+from harness.supervisor.lanes import Shared
+from harness.supervisor.ledger import Ledger, new_account
 from harness.supervisor.plan import Plan
-from harness.supervisor.posts import log_of
-from harness.supervisor.stopping import STOPPED, Stop
+from harness.supervisor.posts import Post
+from harness.supervisor.stopping import Stop
 from harness.supervisor.study import RETRIES, Retry
 
 
@@ -60,16 +45,8 @@ class Outcome:
     retry: Retry | None = None
 
 
-class TrainerFailedError(Exception):
-    """A run could not be carried out; with a `retry` it did not fail by itself."""
-
-    def __init__(self, reason: str, retry: Retry | None) -> None:
-        super().__init__(reason)
-        self.retry = retry
-
-
 class Worker:
-    """One trainer at work; it is started when it is needed, and again when it has died."""
+    """Carries out runs on one trainer."""
 
     def __init__(
         self,
@@ -77,52 +54,31 @@ class Worker:
         display: Terminal,
         watchers: Sequence[Watcher],
         stop: Stop,
-        number: int = 0,
-        gpu: str | None = None,
-        threads: int | None = None,
+        post: Post | None = None,
+        ledger: Ledger | None = None,
         shared: Shared | None = None,
         coming: Trainer | None = None,
     ) -> None:
-        """Number `number` of its kind; its trainer sees the GPU named and computes with so many threads.
-
-        A `shared` trainer is that of other workers too. One that is `coming` up already will be its first.
-        """
-        self.plan, self.display, self.folder = plan, display, plan.folder
-        self._log, self._gpu, self._threads = log_of(plan, number), gpu, threads
-        account = plan.folder.path / "time" / f"{uuid.uuid4().hex[:12]}.json"
-        self.ledger = Ledger(account, coming.began if coming else None)
-        self.watchers, self.stop = list(watchers), stop
-        self._shared = shared
-        self._coming = coming
-        self._trainer: Trainer | Lane | None = None
-        self._environment: dict[str, Any] = {}
-        self._data: dict[str, Any] = {}
-        self._utterances = 0  # of train, once they are known
-
-    @property
-    def ready(self) -> Ready:
-        """What the trainer said of its device and its data."""
-        return self._ensure_trainer().ready
+        """Workers at one trainer have one `ledger`; for the rest see Conversation."""
+        self.plan, self.display, self.folder, self.stop = plan, display, plan.folder, stop
+        self.watchers = list(watchers)
+        self.ledger = ledger or new_account(plan.folder, coming.began if coming else None)
+        self.trainer = Conversation(plan, display, stop, self.ledger, post, shared, coming)
 
     def resolved(self, budget: Budget) -> Budget:
         """A budget with epochs counted in the examples that there are."""
         if budget.epochs is None:
             return budget
-        if not self._utterances:
-            self._utterances = self.ready.data["splits"]["train"]["utterances"]
-        return budget.resolved(self._utterances)
+        ready = self.trainer.heard or self.trainer.ready
+        return budget.resolved(ready.data["splits"]["train"]["utterances"])
 
     def close(self) -> None:
         """Let the trainer go."""
-        if self._trainer is not None:
-            self._trainer.close()
-            self._trainer = None
-            self.ledger.write()
+        self.trainer.close()
 
     def kill(self) -> None:
-        """End the trainer at once; whoever waits for its answer learns that it died."""
-        if self._trainer is not None:
-            self._trainer.kill()
+        """End the trainer at once."""
+        self.trainer.kill()
 
     def carry_out(self, run: Run) -> Record:
         """A run that no study asks for, a baseline or a replicate, recorded unless it was already.
@@ -147,7 +103,7 @@ class Worker:
 
     def refuse(self, run: Run, attempt: Path, reason: str) -> Outcome:
         """A run that need not be trained to be known as infeasible."""
-        self._ensure_trainer()
+        _ = self.trainer.ready  # its device and its data belong to the record
         for watcher in self.watchers:
             watcher.begin(run)
         return Outcome(attempt, self.record(run, now(), (), None, reason).model_copy(update={"state": "pruned"}))
@@ -177,14 +133,18 @@ class Worker:
             for watcher in self.watchers if new else ():
                 watcher.rung(run, rung)
 
+        def go_on(rung: Rung, last: bool) -> bool:
+            at_rung(rung)
+            return not last and judge(rung)
+
         before = read_rungs(resume) if resume else []
         for rung in before[:-1]:  # the last one is reported again by the trainer
             at_rung(rung)
         finished, reason, retry = None, None, None
         try:
-            finished = self._converse(run, attempt, judge, at_rung, resume, may_win, alone)
-        except TrainerFailedError as failure:
-            reason, retry = str(failure), failure.retry
+            finished = self.trainer.carry_out(self._order(run, attempt, resume), go_on, may_win, alone)
+        except TrainerFailedError as error:
+            reason, retry = str(error), error.retry
         if retry is None:
             shutil.rmtree(attempt / "checkpoint", ignore_errors=True)
         record = self.record(run, began, list(rungs.values()), finished, reason)
@@ -201,61 +161,19 @@ class Worker:
         self, run: Run, began: str, rungs: Sequence[Rung], finished: Finished | None = None, reason: str | None = None
     ) -> Record:
         """What is written about a run; without a result of the trainer it failed, for the reason given."""
-        result = finished.result if finished else None
-        return failure(self.plan, run, reason or "", began, rungs).model_copy(
-            update={
-                "state": result.state if result else "fail",
-                "reason": result.reason if result else reason,
-                "rungs": result.rungs if result else tuple(rungs),
-                "cost": result.cost if result else None,
-                "environment": self._environment,
-                "data": self._data,
-                "budget": self.resolved(run.budget or self.plan.space.budget),
-            }
-        )
+        known: dict[str, Any] = {"budget": self.resolved(run.budget or self.plan.space.budget)}
+        failed = failure(self.plan, run, reason or "", began, rungs)
+        if ready := self.trainer.heard:
+            hashes = {name: split["hash"] for name, split in ready.data["splits"].items()}
+            known["data"] = {**failed.data, "languages": ready.data["languages"], **hashes}
+            known["environment"] = ready.environment
+        if finished:
+            result = finished.result
+            known |= {name: getattr(result, name) for name in ("state", "reason", "rungs", "cost")}
+        return failed.model_copy(update=known)
 
-    def _start(self) -> Trainer:
-        """A new trainer that has come up."""
-        plan = self.plan
-        self.display.preparing()
-        coming, self._coming = self._coming, None
-        trainer = coming or Trainer(plan.opening(), self._log, self._threads, self._gpu, plan.processes)
-        try:
-            trainer.come_up(self.display.say)
-        except TrainerDiedError as error:
-            raise UserError(str(error)) from None
-        self.ledger.started(time.monotonic() - trainer.began, trainer.ready.prepare_seconds)
-        write_json(self.folder.path / "data_report.json", trainer.ready.data)
-        self.display.ready(trainer.ready)
-        return trainer
-
-    def _ensure_trainer(self) -> Trainer | Lane:
-        """The trainer that is up, or a new one."""
-        if self._trainer is None:
-            plan = self.plan
-            self._trainer = self._shared.open(self._start) if self._shared else self._start()
-            ready = self._trainer.ready
-            self._environment = ready.environment
-            self._data = {
-                "task": plan.task.name,
-                "model": plan.model,
-                "languages": ready.data["languages"],
-                **{name: split["hash"] for name, split in ready.data["splits"].items()},
-            }
-        return self._trainer
-
-    def _converse(
-        self,
-        run: Run,
-        attempt: Path,
-        judge: Callable[[Rung], bool],
-        at_rung: Callable[[Rung], None],
-        resume: Path | None,
-        may_win: Callable[[Partial], bool],
-        alone: bool,
-    ) -> Finished:
-        """Hand the run to the trainer; where memory ran out so that the process is lost, halve the micro-batch here."""
-        order = Train(
+    def _order(self, run: Run, attempt: Path, resume: Path | None) -> Train:
+        return Train(
             config=run.config,
             budget=self.resolved(run.budget or self.plan.space.budget),
             seed=run.seed,
@@ -264,73 +182,6 @@ class Worker:
             judging=self._judging(run),
             portion=run.portion,
         )
-        with self._turn(order, alone) as packed:
-            order = order.model_copy(update={"packed": packed})
-            while True:
-                finished = self._answer(order, judge, at_rung, may_win)
-                smaller = order.config.halved() if finished.poisoned and order.config.auto_micro_batch else None
-                if finished.result.reason != OUT_OF_MEMORY or smaller is None:
-                    return finished
-                order = order.model_copy(update={"config": smaller})
-
-    @contextmanager
-    def _turn(self, order: Train, alone: bool) -> Iterator[bool]:
-        """Wait until a shared trainer is free for an order; whether it then trains together with others."""
-        if self._shared is None:
-            yield False
-            return
-        kind = None if alone else packing.kind(order.config, order.budget)
-        with self._shared.gate.through(kind, self.stop.asked.is_set) as entered:
-            if not entered:
-                raise TrainerFailedError(STOPPED, "interrupted")
-            yield kind is not None
-
-    def _answer(
-        self,
-        order: Train,
-        judge: Callable[[Rung], bool],
-        at_rung: Callable[[Rung], None],
-        may_win: Callable[[Partial], bool],
-    ) -> Finished:
-        """Send one order and answer the trainer's reports until it is done."""
-        trainer = self._ensure_trainer()
-        errors = read_errors(Path(order.resume).parent) if order.resume else {}
-        trainer.send(order)
-        while True:
-            try:
-                with self.ledger.at_work():
-                    answer = trainer.receive()
-            except TrainerDiedError as error:
-                self.close()
-                if _ran_out(order):
-                    return Finished(result=TrialResult.out_of_memory(), poisoned=True)
-                if self.stop.now.is_set():
-                    raise TrainerFailedError(STOPPED, "interrupted") from None
-                raise TrainerFailedError(str(error), "died") from None
-            if isinstance(answer, Partial):
-                trainer.send(Decide(go_on=may_win(answer)))
-            elif isinstance(answer, Report):
-                errors[answer.rung.index] = answer.errors
-                write_errors(Path(order.attempt), errors)
-                at_rung(answer.rung)
-                if not answer.last:
-                    go_on = judge(answer.rung)
-                    if go_on and self.stop.asked.is_set():
-                        self.close()
-                        raise TrainerFailedError(STOPPED, "interrupted")
-                    trainer.send(Decide(go_on=go_on))
-            elif isinstance(answer, Finished):
-                if answer.poisoned:
-                    self.close()
-                return answer
-            elif isinstance(answer, Failed):
-                if answer.poisoned:
-                    self.close()
-                if _ran_out(order):
-                    return Finished(result=TrialResult.out_of_memory(), poisoned=True)
-                raise TrainerFailedError(answer.reason, None)
-            else:
-                raise AssertionError(f"no answer to a train order: {answer!r}")
 
     def _judging(self, run: Run) -> Judging:
         """A trial as the space says; every other run is decoded in full at each rung."""
@@ -360,16 +211,6 @@ def failure(plan: Plan, run: Run, reason: str, began: str | None = None, rungs: 
         environment={},
         data={"task": plan.task.name, "model": plan.model},
     )
-
-
-def _ran_out(order: Train) -> bool:
-    """Whether one of several processes left word that its memory ran out, which ended them all."""
-    word = Path(order.attempt) / OUT_OF_MEMORY
-    if not word.is_file():
-        return False
-    word.unlink()
-    write_transcripts(Path(order.attempt) / "transcripts.jsonl", [])
-    return True
 
 
 def now() -> str:

@@ -76,7 +76,8 @@ def test_the_same_seed_gives_the_same_study_twice(command, small_space, cache, t
 
 
 def test_going_on_under_another_task_model_budget_or_seed_is_refused(command, small_space, cache, tmp_path):
-    sweep(command, small_space, cache, "--trials", "0", "--baselines", "none")
+    begun = sweep(command, small_space, cache, "--trials", "0", "--baselines", "none").stdout
+    assert "no trial was asked for" in begun and "completed" not in begun
     refused = sweep(command, small_space, cache, "--trials", "0", "--task", "demo", code=2)
     assert "another task" in refused.stderr and "--study" in refused.stderr
     assert "seed 1" in sweep(command, small_space, cache, "--seed", "2", code=2).stderr

@@ -191,7 +191,7 @@ def print_end(plan: Plan, best: Record | None, console: Console, ended: str | No
     """What won, and how to look further."""
     console.print()
     if best is None or best.scores is None:
-        console.print("no trial was completed", highlight=False)
+        console.print("no trial was completed" if plan.trials else "no trial was asked for", highlight=False)
     else:
         console.print(f"best: {best.name}, validation WER {best.scores.wer:.1%}", style="bold", highlight=False)
         console.print(f"  {settings(best.config)}", highlight=False)

@@ -177,6 +177,8 @@ class Terminal:
         return sum(name.startswith("trial") and row.state != "running" for name, row in self._rows.items())
 
     def _progress(self) -> str:
+        if not self._plan.trials:
+            return "no trial is asked for"
         finished = [
             (row.wers[-1], name)
             for name, row in self._rows.items()

@@ -14,6 +14,7 @@ from harness.spec.budget import Budget
 from harness.spec.limits import Limits
 from harness.spec.result import Cost
 from harness.spec.space import SearchSpace
+from harness.supervisor.found import best, pareto, ranked
 from harness.supervisor.limits import constraints, judged, spent_too_much
 from harness.supervisor.losing import has_lost, is_dominated
 from harness.supervisor.study import PENALTY, Study
@@ -69,7 +70,7 @@ def test_every_trial_sets_every_constraint_whatever_became_of_it(tmp_path):
         {"out_of_memory": -1.0, "vram": -0.5, "train_time": pytest.approx(0.25)},  # projected to the whole budget
     ]
     assert [t.state.name for t in held.optuna.trials] == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED"]
-    assert held.best() == 0, "the lower WER broke a limit"
+    assert best(held) == 0, "the lower WER broke a limit"
 
 
 def test_an_infeasible_trial_is_recorded_as_stopped_with_the_reason():
@@ -99,7 +100,7 @@ def test_other_samplers_are_told_a_finite_penalty_that_is_never_best(tmp_path, s
         trial, config = held.ask()
         end(held, trial, config, done(trial.number, config, wer, peak_memory_bytes=memory))
     assert [(t.state.name, t.value) for t in held.optuna.trials] == [("COMPLETE", PENALTY), ("COMPLETE", 0.5)]
-    assert held.best() == 1
+    assert best(held) == 1
 
 
 def test_tpe_learns_a_limit_that_half_the_space_breaks_and_none_of_those_is_best(tmp_path):
@@ -122,8 +123,8 @@ def test_tpe_learns_a_limit_that_half_the_space_breaks_and_none_of_those_is_best
             ended = done(trial.number, config, 0.5 - 0.05 * used / 1e9, peak_memory_bytes=used)
             ended = end(held, trial, config, ended)
             broken.append(ended.state == "pruned")
-            if held.best() is not None:
-                assert not broken[held.best()], "an infeasible trial was best"
+            if best(held) is not None:
+                assert not broken[best(held)], "an infeasible trial was best"
         assert 0.25 < sum(broken[:20]) / 20 < 0.85
         shares.append(sum(broken[20:]) / 40)
     assert sum(shares) / 3 < 0.6, shares
@@ -157,5 +158,5 @@ def test_several_objectives_have_a_pareto_set_without_the_infeasible(tmp_path):
         trial, config = held.ask()
         held.may_go_on(trial, rung(0, wer), None)  # Optuna's own report would raise
         end(held, trial, config, done(trial.number, config, wer, peak_memory_bytes=int(memory)))
-    assert held.pareto() == [(0, [0.3, 3e9]), (1, [0.4, 2e9])]
-    assert held.ranked() == [0, 1, 2]
+    assert pareto(held) == [(0, [0.3, 3e9]), (1, [0.4, 2e9])]
+    assert ranked(held) == [0, 1, 2]

@@ -9,7 +9,9 @@ from harness import catalog
 from harness.record import StudyFolder, read_record
 from harness.samplers import make_sampler
 from harness.spec.space import SearchSpace
-from harness.supervisor.study import Study, dry_run
+from harness.supervisor.drawing import draw
+from harness.supervisor.found import best, since_better
+from harness.supervisor.study import Study
 
 
 @pytest.fixture
@@ -70,10 +72,10 @@ def test_telling_twice_changes_nothing(study):
 def test_the_best_is_the_lowest_and_failures_are_never_best(study):
     trial, config = study.ask()
     study.tell(trial, record(trial.number, config=config))
-    assert study.best() is None
+    assert best(study) is None
     complete(study, 0.5)
     better = complete(study, 0.2)
-    assert study.best() == better
+    assert best(study) == better
 
 
 def test_a_pruned_trial_keeps_its_value_out_of_the_best(study):
@@ -81,7 +83,7 @@ def test_a_pruned_trial_keeps_its_value_out_of_the_best(study):
     trial, config = study.ask()
     study.tell(trial, record(trial.number, state="pruned", config=config, rungs=(rung(0, 0.1),)))
     assert study.optuna.trials[1].state == TrialState.PRUNED
-    assert study.best() == number
+    assert best(study) == number
 
 
 def test_running_out_of_memory_is_a_broken_constraint_that_the_sampler_sees(study):
@@ -96,7 +98,7 @@ def test_running_out_of_memory_is_a_broken_constraint_that_the_sampler_sees(stud
 def test_a_restart_draws_on_and_does_not_draw_the_same_again(study, space, tmp_path):
     before = [study.ask()[1] for _ in range(2)]
     after = [again(study).ask()[1] for _ in range(2)]
-    assert before + after == dry_run(space, 4, seed=1)
+    assert before + after == draw(space, 4, seed=1)
     assert len({config.learning_rate for config in before + after}) == 4
 
 
@@ -124,7 +126,7 @@ def test_a_sweep_under_a_budget_of_another_unit(command, small_space, tmp_path, 
     record = read_record(tmp_path / "results" / "tiny" / "trials" / "0")
     assert record.state == "complete" and record.cost.train_flops > 0
     if steps is None:
-        assert 1.5 <= record.cost.train_seconds < 6
+        assert 1.5 <= record.cost.train_seconds < 15
     else:
         assert (record.cost.steps, record.rungs[0].step) == (steps, -(-steps // 2))
     assert record.budget.epochs is None, "epochs are stored as the examples they were"
@@ -134,7 +136,7 @@ def test_a_trial_that_equals_the_best_betters_nothing(study):
     counts = []
     for wer in (0.5, 0.4, 0.4, 0.6, 0.4, 0.3):
         complete(study, wer)
-        counts.append(study.since_better())
+        counts.append(since_better(study))
     assert counts == [0, 0, 1, 2, 3, 0]
 
 
@@ -152,14 +154,14 @@ def test_a_grid_ends_with_its_last_point(tmp_path, space):
     held = {**space.model_dump(mode="json"), "sampler": {"name": "grid", "grid_points": 3}}
     held["sampled"] = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "r": {"choices": [4, 8]}}
     held["fixed"] |= {"alpha_over_r": 2, "lora_dropout": 0.0, "target_modules": ["q_proj"]}
-    assert len(dry_run(SearchSpace.parse(held, "grid"), 20, seed=1)) == 6
+    assert len(draw(SearchSpace.parse(held, "grid"), 20, seed=1)) == 6
 
 
 @pytest.mark.parametrize("name", ["tpe", "random"])
 def test_a_small_space_is_tried_once_through_and_then_is_at_its_end(tmp_path, space, name):
     """Nine configurations, for a frozen encoder has no rank; retries and a restart have their part in it."""
     study, seen = Study(StudyFolder(tmp_path), "s", finite(space, name), seed=1), []
-    assert dry_run(study.space, 20, seed=1) and len(dry_run(study.space, 20, seed=1)) == 9
+    assert draw(study.space, 20, seed=1) and len(draw(study.space, 20, seed=1)) == 9
     while not study.exhausted():
         trial, config = again(study).claim(20, "w", f"a{len(seen)}")
         if len(seen) == 3 and "retry_of" not in trial.user_attrs:

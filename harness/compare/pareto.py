@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from harness.pareto import on_front
+
 # What is weighed, and which way is better; a system that lacks one of these is not judged.
 DIRECTIONS = {
     "rate": "lower",
@@ -16,8 +18,8 @@ def pareto_front(
 ) -> list[bool | None]:
     """Whether each row is on the front: no other is at least as good in all respects and better in one."""
     points = [_point(row, directions) for row in rows]
-    known = [point for point in points if point is not None]
-    return [None if point is None else not any(_dominates(other, point) for other in known) for point in points]
+    front = iter(on_front([point for point in points if point is not None]))
+    return [None if point is None else next(front) for point in points]
 
 
 def _point(row: Mapping[str, float | None], directions: Mapping[str, str]) -> tuple[float, ...] | None:
@@ -28,7 +30,3 @@ def _point(row: Mapping[str, float | None], directions: Mapping[str, str]) -> tu
             return None
         values.append(value if direction == "lower" else -value)
     return tuple(values)
-
-
-def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a != b and all(x <= y for x, y in zip(a, b, strict=True))

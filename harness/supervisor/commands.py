@@ -218,7 +218,7 @@ def print_end(plan: Plan, best: Record | None, console: Console, ended: str | No
 
 def dry_run(options: Namespace) -> int:
     """Print configurations with their parameter counts, without weights, data or GPU."""
-    from harness.supervisor.study import dry_run as draw
+    from harness.supervisor.drawing import draw
 
     plan = plan_of(options)
     dims = dimensions(plan.model)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.record import Run, is_searched, is_stored, read_record
+from harness.supervisor.found import ranked
 from harness.supervisor.plan import Plan
 from harness.supervisor.study import Study
 from harness.tuned import tuned_baselines
@@ -19,7 +20,7 @@ def replicates(plan: Plan, study: Study, baselines: list[Run]) -> list[Run]:
     folder, goals = study.folder, plan.goals
     if not goals.confirm or not goals.seeds:
         return []
-    places = [folder.trial(number) for number in study.ranked()[: goals.confirm]]
+    places = [folder.trial(number) for number in ranked(study)[: goals.confirm]]
     recipes = [run for run in baselines if run.kind == "recipe" and not is_searched(run)]
     places += [run.folder for run in recipes if _complete(run.folder)]
     places += [held.best[0] for held in tuned_baselines(folder.records())]

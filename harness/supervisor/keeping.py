@@ -3,6 +3,7 @@
 import shutil
 
 from harness.record import StudyFolder, is_searched
+from harness.supervisor.found import ranked
 from harness.supervisor.study import Study
 from harness.tuned import tuned_baselines
 
@@ -13,7 +14,7 @@ def keep_best(study: Study, keep: int, removed: set[int]) -> None:
     A trial that was pruned or failed has stored none. `removed` remembers whose are gone, for they do not come back:
     looking again at each trial each time would take longer with every trial.
     """
-    for number in study.ranked()[keep:]:
+    for number in ranked(study)[keep:]:
         if number not in removed:
             shutil.rmtree(study.folder.trial(number) / "weights", ignore_errors=True)
             removed.add(number)

@@ -4,6 +4,7 @@ from harness.record import read_errors, read_record
 from harness.spec.messages import Partial
 from harness.spec.result import Record, Rung
 from harness.spec.trial import TrialConfig
+from harness.supervisor.found import best, ranked
 from harness.supervisor.limits import spent_too_much
 from harness.supervisor.losing import has_lost, is_dominated
 from harness.supervisor.study import Study
@@ -23,7 +24,7 @@ class Rivals:
         if len(self._space.objectives) == 1 or self._space.pruner.name == "none":
             return True
         trainable = float(self._study.trainable(config) or 0)
-        finished = [self._record(number) for number in self._study.ranked()]
+        finished = [self._record(number) for number in ranked(self._study)]
         space = self._space
         return not is_dominated(
             rung, space.budget.rungs[rung.index], finished, space.objectives, space.pruner.margin, trainable
@@ -31,10 +32,9 @@ class Rivals:
 
     def may_win(self, part: Partial) -> bool:
         """Whether a trial has not yet lost against the best one, on the utterances of this rung decoded so far."""
-        best = self._study.best()
-        if best is None:
+        if (leader := best(self._study)) is None:
             return True
-        known = read_errors(self._study.folder.trial(best)).get(part.index)
+        known = read_errors(self._study.folder.trial(leader)).get(part.index)
         return known is None or not has_lost(part.errors, known, self._space.pruner.p_threshold)
 
     def _record(self, number: int) -> Record:

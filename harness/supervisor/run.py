@@ -14,6 +14,7 @@ from harness.spec.budget import Budget
 from harness.spec.result import Kind, Record
 from harness.supervisor.display import Terminal
 from harness.supervisor.enough import enough
+from harness.supervisor.found import best
 from harness.supervisor.heartbeat import Heart
 from harness.supervisor.keeping import keep_best_tuned
 from harness.supervisor.lanes import Shared
@@ -69,14 +70,14 @@ class Sweep:
         self.heart = Heart(database)
         try:
             with Mirroring(self.folder, self.plan.study, self.display.say, place.mlflow_uri) as self.mirror:
-                best = self._sweep()
+                winner = self._sweep()
         finally:
             self.heart.stop()
             for worker in self.workers:
                 worker.close()
         if self.stop.asked.is_set():
             raise KeyboardInterrupt
-        return best
+        return winner
 
     def _crew(self, post: Post, together: int, coming: Trainer | None) -> list[Worker]:
         """So many workers at one trainer, whose time is one account."""
@@ -106,15 +107,15 @@ class Sweep:
                 self.display.say(f"the search is over; {len(runs)} runs follow it")
                 self._work(runs)  # trials are left only where the search ended early
             settle_attempts(self.folder, self.plan, [*baselines, *runs])
-            best = self._best()
-            self.mirror.finish(best)
-        return best
+            winner = self._winner()
+            self.mirror.finish(winner)
+        return winner
 
     def _device_of_jobs(self) -> str:
         return "cuda" if self.plan.place.launcher == "slurm" or gpus() else "cpu"
 
-    def _best(self) -> Record | None:
-        number = self.study.best()
+    def _winner(self) -> Record | None:
+        number = best(self.study)
         return read_record(self.folder.trial(number)) if number is not None else None
 
     def _reap(self) -> None:

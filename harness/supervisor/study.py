@@ -258,42 +258,6 @@ class Study:
             yield earlier
             earlier = trials[earlier].user_attrs.get("retry_of")
 
-    def feasible(self) -> list[FrozenTrial]:
-        """Complete trials that kept every limit."""
-        complete = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return [t for t in complete if t.values is not None and all(v <= 0 for v in t.constraints.values())]
-
-    def ranked(self) -> list[int]:
-        """The numbers of the complete, feasible trials, the lowest validation WER first."""
-        place = self.space.objectives.index("wer")
-        return [number for _, number in sorted((t.values[place], t.number) for t in self.feasible())]
-
-    def pareto(self) -> list[tuple[int, list[float]]]:
-        """Trials that no other beats or equals in every objective, with their values."""
-        found = [(t.number, list(t.values)) for t in self.feasible()]
-        beaten = [any(o != v and all(a <= b for a, b in zip(o, v, strict=True)) for _, o in found) for _, v in found]
-        return [point for point, worse in zip(found, beaten, strict=True) if not worse]
-
-    def seconds(self) -> float:
-        """Training and evaluation of all trials that have ended."""
-        return float(sum(t.user_attrs.get(SECONDS, 0.0) for t in self.optuna.get_trials(deepcopy=False)))
-
-    def since_better(self) -> int:
-        """Trials that have ended, without the failures, since one bettered the best, or the Pareto front.
-
-        One that equals what was there betters nothing.
-        """
-        first: dict[tuple[float, ...], int] = {}
-        for number, values in self.pareto():
-            first[tuple(values)] = min(number, first.get(tuple(values), number))
-        newest = max(first.values(), default=-1)
-        ended = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        return sum(t.number > newest for t in ended)
-
-    def best(self) -> int | None:
-        """The number of the trial with the lowest validation WER."""
-        return next(iter(self.ranked()), None)
-
 
 def _seconds(record: Record) -> float:
     if record.cost is not None:
@@ -321,21 +285,3 @@ def _used(trials: list[FrozenTrial]) -> int:
 def retried(trials: list[FrozenTrial]) -> set[int]:
     """The numbers of the failed trials that were tried again: they use up no slot."""
     return {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}
-
-
-def dry_run(space: SearchSpace, trials: int, seed: int) -> list[TrialConfig]:
-    """Configurations as a fresh study would draw them, without results to learn from."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(directions=["minimize"] * len(space.objectives))
-    drawn, known = list[TrialConfig](), configurations(space)
-    for number in range(trials):
-        study.sampler = make_sampler(space, seed, number)
-        if known is not None:
-            known = untried(known, [t.params for t in study.get_trials(deepcopy=False)[-1:]])
-            if not known:
-                break
-            study.sampler = Untried(study.sampler, known, fresh_seed(seed, number))
-        trial = study.ask()
-        drawn.append(configuration(space, trial))
-        study.tell(trial, state=TrialState.FAIL)
-    return drawn

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
+from harness.pareto import on_front
 from harness.spec.limits import Objective
 from harness.spec.result import Record
 from harness.spec.space import SearchSpace
@@ -50,11 +51,7 @@ def pareto(trials: Sequence[Record], objectives: Sequence[Objective]) -> list[tu
         values = [value for name in objectives if (value := measured(record, name)) is not None]
         if record.state == "complete" and len(values) == len(objectives):
             found.append((record, values))
-    front = [
-        (record, values)
-        for record, values in found
-        if not any(o != values and all(a <= b for a, b in zip(o, values, strict=True)) for _, o in found)
-    ]
+    front = itertools.compress(found, on_front([values for _, values in found]))
     return sorted(front, key=lambda item: item[1][list(objectives).index("wer")])
 
 

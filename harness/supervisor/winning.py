@@ -5,6 +5,7 @@ from dataclasses import replace
 from harness.record import Run, read_record
 from harness.spec.portion import Portion
 from harness.supervisor.confirm import fresh_seeds, replicates
+from harness.supervisor.found import best
 from harness.supervisor.plan import Plan
 from harness.supervisor.study import Study
 
@@ -52,5 +53,5 @@ def refit(plan: Plan, study: Study) -> list[Run]:
 
 def _winner(study: Study) -> Run | None:
     """The trial with the lowest validation WER."""
-    number = study.best()
+    number = best(study)
     return None if number is None else Run.of(study.folder.trial(number), read_record(study.folder.trial(number)))

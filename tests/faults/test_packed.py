@@ -1,4 +1,4 @@
-"""Packed trials through the command line: they find what trials alone find, even where their trainer is killed."""
+"""Packed trials through the command line: they find what trials alone find, whoever is killed on the way."""
 
 import json
 import os
@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 from test_kill import trainer_of, wait_for
 
 from harness.catalog import ROOT
+from harness.supervisor.reaper import INTERRUPTED
 
 TRIALS = 4
 
@@ -30,29 +32,49 @@ def found(folder) -> dict[str, list]:
     }
 
 
-@pytest.mark.slow
-def test_a_packed_sweep_whose_trainer_is_killed_finds_what_trials_alone_find(space, cache, tmp_path, command):
-    arguments = ["--space", space, "--trials", str(TRIALS), "--cache-dir", cache]
-    command("run_sweep.py", *arguments, "--study", "alone", "--pack", "off")
-    process = subprocess.Popen(
+@pytest.fixture
+def arguments(space, cache) -> list:
+    return ["--space", space, "--trials", str(TRIALS), "--cache-dir", cache]
+
+
+@pytest.fixture
+def packed_sweep(arguments, tmp_path):
+    """Start it as a process, two trials in one pass."""
+    return lambda: subprocess.Popen(
         [sys.executable, ROOT / "run_sweep.py", *arguments, "--study", "packed", "--pack", "2"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["trainer", "supervisor"])
+def test_a_packed_sweep_that_is_killed_finds_what_trials_alone_find(victim, packed_sweep, arguments, tmp_path, command):
+    command("run_sweep.py", *arguments, "--study", "alone", "--pack", "off")
+    process = packed_sweep()
     wait_for(process, "  trial 1: step 4 ")
-    os.kill(trainer_of(process).pid, signal.SIGKILL)
+    trainer = trainer_of(process)
+    os.kill(trainer.pid if victim == "trainer" else process.pid, signal.SIGKILL)
+    if victim == "supervisor":
+        process.wait()
+        _, alive = psutil.wait_procs([trainer], timeout=20)
+        assert not alive, "the trainer outlived its supervisor"
+        process = packed_sweep()
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert "runs trained in one pass with others" in output
     results = tmp_path / "results"
-    alone, packed = found(results / "alone"), found(results / "packed")
+    check_equal(found(results / "alone"), found(results / "packed"))
+    records = [json.loads(path.read_text()) for path in (results / "packed").glob("trials/*/result.json")]
+    assert {r["cost"]["packed"] for r in records if r["state"] == "complete"} >= {2}
+    reason = "the trainer died (killed by signal 9)" if victim == "trainer" else INTERRUPTED
+    lost = [r for r in records if r["state"] == "fail"]
+    assert 1 <= len(lost) <= 2 and all(r["reason"] == reason for r in lost)
+    # Two workers keep one account of their trainer's time; a second command has its own.
+    assert len(list((results / "packed" / "time").iterdir())) == (1 if victim == "trainer" else 2)
+
+
+def check_equal(alone, packed) -> None:
     assert alone.keys() == packed.keys() and len(alone) == TRIALS
     for config, rungs in alone.items():
         for (wer, loss), (other_wer, other_loss) in zip(rungs, packed[config], strict=True):
             assert wer == other_wer and loss == pytest.approx(other_loss, rel=1e-5)
-    records = [json.loads(path.read_text()) for path in (results / "packed").glob("trials/*/result.json")]
-    assert {r["cost"]["packed"] for r in records if r["state"] == "complete"} >= {2}
-    assert len(list((results / "packed" / "time").iterdir())) == 1, (
-        "two workers keep one account of their trainer's time"
-    )
-    lost = [r for r in records if r["state"] == "fail"]
-    assert 1 <= len(lost) <= 2 and all(r["reason"] == "the trainer died (killed by signal 9)" for r in lost)

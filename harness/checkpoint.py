@@ -20,7 +20,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from harness.record import read_transcripts, write_json, write_transcripts
+from harness.files import write_json
+from harness.record import read_transcripts, write_transcripts
 from harness.spec.result import Rung, Transcript
 from harness.spec.trial import TrialConfig
 from harness.train import Progress

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from harness.files import write_json
 from harness.meter import is_out_of_memory, processor, synchronize
 from harness.model.base import HALVES
-from harness.record import write_json
 from harness.spec.trial import Precision
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192)  # of the square matrices

@@ -3,14 +3,14 @@
 import json
 import os
 import shutil
-import threading
 import uuid
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from harness.errors import UserError, nearest
+from harness.files import write_json, write_text
 from harness.spec.budget import Budget
 from harness.spec.portion import WHOLE, Portion
 from harness.spec.result import Kind, Record, Rung, Transcript
@@ -127,22 +127,6 @@ def open_study(results: Path, name: str) -> StudyFolder:
 def studies(results: Path) -> list[str]:
     """The names of all studies in a results folder."""
     return sorted(path.parent.name for path in results.glob("*/study.json"))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON as `write_text` does; a NaN is an error, for a missing value is null."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_transcripts(path: Path, transcripts: Iterable[Transcript]) -> None:

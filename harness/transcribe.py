@@ -44,8 +44,8 @@ def transcribe(options: argparse.Namespace) -> int:
     from transformers.utils import logging as transformers_logging
 
     from harness.data.audio import UndecodableError, decode
+    from harness.files import write_text
     from harness.longform import transcribe_segments
-    from harness.record import write_text
     from harness.winner import find_winner, open_base, speaking
 
     transformers_logging.set_verbosity_error()

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from harness.record import StudyFolder, store, write_json
+from harness.files import write_json
+from harness.record import StudyFolder, store
 from harness.spec.budget import Budget
 from harness.spec.messages import Train
 from harness.spec.result import Record

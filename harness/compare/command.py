@@ -20,7 +20,7 @@ from harness.compare.fractions import DataPoint
 from harness.compare.groups import GroupRow
 from harness.compare.leaderboard import Row
 from harness.compare.reproducibility import reproducibility
-from harness.record import write_text
+from harness.files import write_text
 from harness.spec.published import Figure, Published
 
 

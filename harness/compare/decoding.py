@@ -8,8 +8,9 @@ from typing import Any, Self
 
 from harness import catalog
 from harness.errors import UserError
+from harness.files import write_json
 from harness.launch import Trainer
-from harness.record import StudyFolder, read_transcripts, write_json
+from harness.record import StudyFolder, read_transcripts
 from harness.spec.messages import Algorithm, Failed, Open, Refused, Transcribe, Transcribed, TranscribeLong
 from harness.spec.result import Record, Transcript
 from harness.supervisor.plan import CACHE_DIR

@@ -13,9 +13,10 @@ from harness.compare.board import Board
 from harness.compare.decoding import decode_run
 from harness.compare.leaderboard import Row
 from harness.errors import UserError
+from harness.files import write_json
 from harness.launch import Trainer
 from harness.metrics import score
-from harness.record import read_transcripts, write_json
+from harness.record import read_transcripts
 from harness.spec.messages import Open
 from harness.spec.result import Record
 from harness.supervisor.plan import CACHE_DIR

@@ -12,7 +12,7 @@ from rich.text import Text
 from harness.compare import escape
 from harness.compare.columns import Column
 from harness.compare.leaderboard import Row
-from harness.record import write_text
+from harness.files import write_text
 from harness.spec.base import Spec
 
 

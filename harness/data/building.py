@@ -18,10 +18,11 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from harness.data.audio import SAMPLE_RATE, Samples, UndecodableError, load
-from harness.data.entry import FEATURES, STAMPS, write_json
+from harness.data.entry import FEATURES, STAMPS
 from harness.data.mel import log_mel
 from harness.data.sources import Listing
 from harness.errors import UserError
+from harness.files import write_json
 from harness.spec.task import SPLITS, Task, Utterance
 
 CHUNK = 64  # clips between two points from which an interrupted preparation goes on
@@ -117,7 +118,7 @@ def _resume(job: Job, folder: Path) -> list[dict[str, Any]]:
     if stamps.is_file() and json.loads(stamps.read_text(encoding="utf-8")) != list(job.times):
         shutil.rmtree(folder)  # a recording was replaced meanwhile
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(stamps, list(job.times))
+    write_json(stamps, list(job.times), indent=None)
     lines = []
     if journal.is_file():
         for line in journal.read_bytes().split(b"\n")[:-1]:

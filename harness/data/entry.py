@@ -13,6 +13,7 @@ import numpy.typing as npt
 import xxhash
 
 from harness.data.audio import UndecodableError
+from harness.files import write_json
 from harness.spec.task import Utterance
 
 FEATURES = "features.f16"
@@ -55,13 +56,6 @@ def checksum(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its place, then rename."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    partial.replace(path)
-
-
 def commit(
     partial: Path,
     folder: Path,
@@ -72,9 +66,9 @@ def commit(
     """Make a folder with complete features an entry: describe it, then rename it over what was there."""
     features = partial / FEATURES
     about = {**about, "checksum": checksum(features), "bytes": features.stat().st_size}
-    write_json(partial / "digests.json", digests)
-    write_json(partial / STAMPS, {"features": stamp(features), "audio": list(times)})
-    write_json(partial / ABOUT, about)
+    write_json(partial / "digests.json", digests, indent=None)
+    write_json(partial / STAMPS, {"features": stamp(features), "audio": list(times)}, indent=None)
+    write_json(partial / ABOUT, about, indent=None)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 
@@ -100,7 +94,7 @@ def open_entry(folder: Path, ids: Sequence[str], times: Sequence[int], digest_of
     if now["features"] != stamps["features"] and checksum(folder / FEATURES) != about["checksum"]:
         raise CorruptError("the features are not those that were written")
     _check_audio(folder, ids, times, stamps["audio"], digest_of)
-    write_json(folder / STAMPS, now)
+    write_json(folder / STAMPS, now, indent=None)
     return entry
 
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from harness.data.audio import Samples
-from harness.data.entry import stamp, write_json
+from harness.data.entry import stamp
 from harness.data.features import Speech
+from harness.files import write_json
 
 FULL_SCALE = 32767
 
@@ -42,7 +43,7 @@ def open_waveforms(speech: Speech) -> Waveforms:
         spans = _spans(about, file, rows)
         if spans is None:
             spans = _write(speech, rows, file)
-            write_json(about, {"spans": list(spans.items()), "stamp": stamp(file)})
+            write_json(about, {"spans": list(spans.items()), "stamp": stamp(file)}, indent=None)
     return Waveforms(np.memmap(file, dtype=np.int16, mode="r"), spans)
 
 

@@ -12,13 +12,13 @@ from transformers.utils import logging as transformers_logging
 from harness import catalog
 from harness.bench import Bench
 from harness.errors import UserError
+from harness.files import write_text
 from harness.metrics import score
 from harness.model.adapters import write_adapter
 from harness.publish import decoders, forms, hub
 from harness.publish.__main__ import FORMS
 from harness.publish.card import card
 from harness.publish.openai import write_openai
-from harness.record import write_text
 from harness.spec.messages import Open
 from harness.spec.result import Transcript
 from harness.supervisor.plan import CACHE_DIR

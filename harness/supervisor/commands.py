@@ -12,9 +12,10 @@ from rich.table import Table
 
 from harness import catalog
 from harness.errors import UserError
+from harness.files import write_json
 from harness.launch import Trainer, TrainerDiedError
 from harness.parameters import count, dimensions
-from harness.record import is_searched, open_study, studies, write_json
+from harness.record import is_searched, open_study, studies
 from harness.spec.result import Record
 from harness.spec.techniques import STANDARD, Technique
 from harness.spec.trial import TrialConfig

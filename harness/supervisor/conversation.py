@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.files import write_json
 from harness.launch import Trainer, TrainerDiedError
-from harness.record import read_errors, write_errors, write_json, write_transcripts
+from harness.record import read_errors, write_errors, write_transcripts
 from harness.spec import packing
 from harness.spec.messages import Decide, Failed, Finished, Partial, Ready, Report, Train
 from harness.spec.result import OUT_OF_MEMORY, Rung, TrialResult

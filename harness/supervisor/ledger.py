@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.record import StudyFolder, write_json
+from harness.files import write_json
+from harness.record import StudyFolder
 from harness.spec.result import Cost, Rung
 
 PHASES = {

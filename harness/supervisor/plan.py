@@ -12,8 +12,9 @@ import platformdirs
 
 from harness import catalog
 from harness.errors import UserError
+from harness.files import write_json
 from harness.parameters import Dimensions, dimensions
-from harness.record import StudyFolder, write_json
+from harness.record import StudyFolder
 from harness.spec.messages import Open
 from harness.spec.recipe import Recipe
 from harness.spec.space import SearchSpace

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.files import write_json
 from harness.launch import Trainer
-from harness.record import Run, has_rungs, is_stored, read_record, read_rungs, store, write_json
+from harness.record import Run, has_rungs, is_stored, read_record, read_rungs, store
 from harness.spec.budget import Budget
 from harness.spec.judging import Judging
 from harness.spec.messages import Finished, Partial, Train

@@ -32,7 +32,7 @@ CHAINS = {
         "harness.supervisor.study:Study.tell:after@2",
     ],
     "recording": [
-        "harness.record:os.replace@3",  # a record half written
+        "harness.files:os.replace@3",  # a record half written
         # The mirror runs behind the sweep, which may be at its end when these are reached: they come last.
         "harness.tracking:Mirror._create:after@2",
         "harness.tracking:Mirror._attach@3",

@@ -97,7 +97,7 @@ def test_a_locked_database_costs_time_and_nothing_else(disturbed, undisturbed):
     assert disturbed.found() == undisturbed
 
 
-@pytest.mark.parametrize("point", ["harness.record:write_text@9", "fake_trainer:write_json@7"])
+@pytest.mark.parametrize("point", ["harness.files:write_text@9", "fake_trainer:write_json@7"])
 def test_a_full_disk_stops_cleanly(disturbed, undisturbed, point):
     disturbed.environment["FAULT_FULL"] = point
     process = disturbed.start()

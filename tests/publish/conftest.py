@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from harness.record import write_json
+from harness.files import write_json
 
 
 @pytest.fixture

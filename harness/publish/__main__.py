@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 from harness.errors import reported
-
-FORMS = ("adapter", "merged", "openai", "ctranslate2")
+from harness.publish import FORMS
 
 
 def parser() -> argparse.ArgumentParser:

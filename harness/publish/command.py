@@ -15,8 +15,7 @@ from harness.errors import UserError
 from harness.files import write_text
 from harness.metrics import score
 from harness.model.adapters import write_adapter
-from harness.publish import decoders, forms, hub
-from harness.publish.__main__ import FORMS
+from harness.publish import FORMS, decoders, forms, hub
 from harness.publish.card import card
 from harness.publish.openai import write_openai
 from harness.spec.messages import Open

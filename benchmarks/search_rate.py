@@ -45,7 +45,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import sweep
-from benchmarks.sweep import RANDOM, SEED, Job, made
+from benchmarks.arms import RANDOM, SEED, Job, made
 from harness.catalog import ROOT
 from harness.spec.trial import ALL_LINEAR, TrialConfig
 

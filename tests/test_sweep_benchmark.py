@@ -40,7 +40,8 @@ def test_times_are_told_apart(measured):
 
 
 def test_the_gate_sees_a_difference():
-    from benchmarks.sweep import Trial, check
+    from benchmarks.arms import Trial
+    from benchmarks.sweep import check
 
     one, other = Trial(1.0, 0.5, ["a"]), Trial(1.01, 0.6, ["b"])
     said = check({"reload": [{"trials": {(8, 1e-3): one}}], "harness": [{"trials": {(8, 1e-3): other}}]})

@@ -27,7 +27,7 @@ from harness.model.regularize import shaped
 from harness.prefix import Prefix, trains_on
 from harness.record import write_transcripts
 from harness.spec.messages import Finished, Partial, Report, Train
-from harness.spec.result import OUT_OF_MEMORY, Rung, State, Transcript, TrialResult
+from harness.spec.result import OUT_OF_MEMORY, Cost, Rung, State, Transcript, TrialResult
 from harness.spec.trial import TrialConfig
 from harness.train import Course, DivergedError, Progress, course, following, train
 
@@ -135,9 +135,13 @@ class Run:
             detach(base, self.model)
         if self.accelerator.is_main_process:
             write_transcripts(attempt / "transcripts.jsonl", self.transcripts)
+        return TrialResult(state=state, reason=reason, rungs=tuple(self.rungs), cost=self._cost(weights))
+
+    def _cost(self, weights: int | None) -> Cost:
+        """What it took, with the bytes of the weights stored."""
         cached = self._trained_on.depth if self._trained_on else 0
         share = None if self.trained is None else eight_bit_share(self.trained.optimizer)
-        cost = measured(
+        return measured(
             self.bench, self.config, self.progress, self.rungs, self.evaluation, self.peaks, self.parameters, cached
         ).model_copy(
             update={
@@ -148,7 +152,6 @@ class Run:
                 "packed": self.together if self.together > 1 else None,
             }
         )
-        return TrialResult(state=state, reason=reason, rungs=tuple(self.rungs), cost=cost)
 
     @property
     def _trained_on(self) -> Prefix | None:

@@ -18,6 +18,7 @@ from harness.supervisor.lanes import Gate, Shared
 from harness.supervisor.plan import Place, make_plan
 
 FP32, BF16 = ("fp32", None), ("bf16", None)
+MOMENT = 0.05  # seconds in which somebody who may not enter would
 
 
 class Visitor:
@@ -26,37 +27,46 @@ class Visitor:
     def __init__(self, gate, kind, given_up=lambda: False):
         self.inside, self.go = threading.Event(), threading.Event()
         self.turned = None
+        before = len(gate._queue)
         self.thread = threading.Thread(target=self._visit, args=(gate, kind, given_up), daemon=True)
         self.thread.start()
-        time.sleep(0.05)
+        while not (self.inside.is_set() or len(gate._queue) > before):
+            time.sleep(0.001)
+        time.sleep(MOMENT)
 
     def _visit(self, gate, kind, given_up):
         with gate.through(kind, given_up) as self.turned:
             if self.turned:
                 self.inside.set()
-                self.go.wait(10)
+                self.go.wait(60)
 
     def leave(self):
         self.go.set()
         self.thread.join(10)
-        time.sleep(0.05)
+        time.sleep(MOMENT)
+
+    def is_inside(self):
+        return self.inside.wait(10)
+
+    def waits(self):
+        return not self.inside.is_set()
 
 
 def test_one_kind_goes_together_and_nobody_starves():
     gate = Gate()
     first, second = Visitor(gate, FP32), Visitor(gate, FP32)
-    assert first.inside.is_set() and second.inside.is_set()
+    assert first.is_inside() and second.is_inside()
     alone, third = Visitor(gate, None), Visitor(gate, FP32)
-    assert not alone.inside.is_set() and not third.inside.is_set(), "third came after the one that waits"
+    assert alone.waits() and third.waits(), "third came after the one that waits"
     first.leave()
-    assert not alone.inside.is_set()
+    assert alone.waits()
     second.leave()
-    assert alone.inside.is_set() and not third.inside.is_set()
+    assert alone.is_inside() and third.waits()
     other = Visitor(gate, BF16)
     alone.leave()
-    assert third.inside.is_set() and not other.inside.is_set()
+    assert third.is_inside() and other.waits()
     third.leave()
-    assert other.inside.is_set()
+    assert other.is_inside()
     other.leave()
 
 
@@ -66,7 +76,7 @@ def test_who_gives_up_blocks_nobody():
     waiting, third = Visitor(gate, None, stopped.is_set), Visitor(gate, FP32)
     stopped.set()
     waiting.thread.join(10)
-    assert waiting.turned is False and third.inside.wait(10)
+    assert waiting.turned is False and third.is_inside()
     first.leave()
     third.leave()
 

@@ -126,7 +126,7 @@ def test_a_sweep_under_a_budget_of_another_unit(command, small_space, tmp_path, 
     record = read_record(tmp_path / "results" / "tiny" / "trials" / "0")
     assert record.state == "complete" and record.cost.train_flops > 0
     if steps is None:
-        assert 1.5 <= record.cost.train_seconds < 15
+        assert 1.5 <= record.cost.train_seconds < 6
     else:
         assert (record.cost.steps, record.rungs[0].step) == (steps, -(-steps // 2))
     assert record.budget.epochs is None, "epochs are stored as the examples they were"

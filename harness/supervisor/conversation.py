@@ -140,7 +140,10 @@ class Conversation:
                 with self.ledger.at_work():
                     answer = trainer.receive()
             except TrainerDiedError as error:
-                return self._died(order, error)
+                self.close()
+                if self.stop.now.is_set():
+                    return _failed(order, STOPPED, "interrupted")
+                return _failed(order, str(error), "died")
             if isinstance(answer, Partial):
                 trainer.send(Decide(go_on=may_win(answer)))
             elif isinstance(answer, Report):
@@ -155,26 +158,22 @@ class Conversation:
                     self.close()
                 if isinstance(answer, Finished):
                     return answer
-                if _ran_out(order):
-                    return Finished(result=TrialResult.out_of_memory(), poisoned=True)
-                raise TrainerFailedError(answer.reason, None)
+                return _failed(order, answer.reason, None)
             else:
                 raise AssertionError(f"no answer to a train order: {answer!r}")
-
-    def _died(self, order: Train, error: TrainerDiedError) -> Finished:
-        """What a trainer's death means: memory that ran out in one of several processes, a stop, or a fault."""
-        self.close()
-        if _ran_out(order):
-            return Finished(result=TrialResult.out_of_memory(), poisoned=True)
-        if self.stop.now.is_set():
-            raise TrainerFailedError(STOPPED, "interrupted") from None
-        raise TrainerFailedError(str(error), "died") from None
 
     def _leave_if_asked(self, decision: bool) -> None:
         """A stop was asked for: what would go on goes on from this rung another time."""
         if decision and self.stop.asked.is_set():
             self.close()
             raise TrainerFailedError(STOPPED, "interrupted")
+
+
+def _failed(order: Train, reason: str, retry: Retry | None) -> Finished:
+    """Memory that ran out in one of several processes is an outcome; any other failure is raised."""
+    if _ran_out(order):
+        return Finished(result=TrialResult.out_of_memory(), poisoned=True)
+    raise TrainerFailedError(reason, retry) from None
 
 
 def _ran_out(order: Train) -> bool:

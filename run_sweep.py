@@ -204,11 +204,11 @@ def main(arguments: list[str] | None = None) -> int:
     command = parser()
     options = command.parse_args(arguments)
     if options.list:
-        from harness.supervisor.commands import print_names
+        from harness.orchestration.commands import print_names
 
         return reported(lambda: print_names(options.results))
     if options.status is not None:
-        from harness.supervisor.commands import status
+        from harness.orchestration.commands import status
 
         return reported(lambda: status(options))
     if options.space is None:
@@ -220,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.error(f"--{modes[0]} and --{modes[1]} exclude each other".replace("_", "-"))
     if "preflight" not in modes and (options.price_per_hour is not None or options.deadline is not None):
         command.error("--price-per-hour and --deadline go with --preflight")
-    from harness.supervisor import commands
+    from harness.orchestration import commands
 
     chosen = getattr(commands, modes[0] if modes else "sweep")
     return reported(lambda: chosen(options))

@@ -20,18 +20,18 @@ from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtracto
 
 from benchmarks.gpu_trial import random_model
 from harness import catalog
-from harness.bench import Bench, score_split
 from harness.catalog import ROOT
-from harness.evaluate import Heard, transcript
-from harness.parameters import OFFICIAL, POSITIONS_PER_SECOND, Dimensions
-from harness.record import read_transcripts
+from harness.evaluation.decoding import Heard, transcript
+from harness.model.parameters import OFFICIAL, POSITIONS_PER_SECOND, Dimensions
+from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
 from harness.spec.messages import Open, Train
 from harness.spec.task import Task
 from harness.spec.techniques import STANDARD
 from harness.spec.trial import TrialConfig
-from harness.trainer import open_bench
-from harness.trial import run_trial
+from harness.training.context import Bench, score_split
+from harness.training.orders import open_bench
+from harness.training.trial import run_trial
 
 GRIDS: dict[str, dict[str, list[Any]]] = {
     "four": {"r": [8, 16], "learning_rate": [1e-3, 3e-3]},

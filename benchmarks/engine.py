@@ -23,22 +23,22 @@ from typing import Any, Self
 import optuna
 from rich.console import Console
 
-import harness.supervisor.conversation as conversation
-from harness.record import Run, store, write_transcripts
-from harness.samplers import make_sampler
-from harness.sampling import configuration
+import harness.orchestration.trainer_client as conversation
+from harness.orchestration.display import Terminal
+from harness.orchestration.startup import alone
+from harness.orchestration.stop_signals import Stop
+from harness.orchestration.sweep import Sweep
+from harness.orchestration.worker import Worker
+from harness.plan import Plan, make_plan
+from harness.records.mlflow_mirror import Mirror
+from harness.records.study_folder import Run, store, write_transcripts
+from harness.search.leaders import ranked
+from harness.search.samplers import make_sampler
+from harness.search.sampling import configuration
+from harness.search.storage import REPEATABLE, PatientStorage
+from harness.search.study import Study
 from harness.spec.messages import Answer, Finished, Open, Order, Ready, Report, Train
 from harness.spec.result import Cost, Rung, Scores, TrialResult
-from harness.supervisor.display import Terminal
-from harness.supervisor.found import ranked
-from harness.supervisor.opening import alone
-from harness.supervisor.plan import Plan, make_plan
-from harness.supervisor.run import Sweep
-from harness.supervisor.stopping import Stop
-from harness.supervisor.storage import REPEATABLE, PatientStorage
-from harness.supervisor.study import Study
-from harness.supervisor.worker import Worker
-from harness.tracking import Mirror
 
 SPLIT = {"utterances": 1, "seconds": 1.0, "speakers": 1, "hash": "0"}
 DATA = {

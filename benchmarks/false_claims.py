@@ -10,7 +10,7 @@ the 5 % level is a false claim.
 import numpy as np
 import numpy.typing as npt
 
-from harness.compare.statistics import jackknife_many
+from harness.compare.statistics.tests import jackknife_many
 
 DRAWS, UTTERANCES, WORDS, RESAMPLES = 2000, 20, 10, 1000
 Floats = npt.NDArray[np.float64]

@@ -22,19 +22,19 @@ from rich.table import Table
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 
 from harness import catalog
-from harness.bench import make_accelerator
 from harness.data.batches import Batch, Step
-from harness.flops import training_flops
-from harness.machine import matmul_rate
-from harness.meter import Clock, Peaks, is_out_of_memory
+from harness.hardware.matmul_rate import matmul_rate
+from harness.hardware.meter import Clock, Peaks, is_out_of_memory
 from harness.model.base import Base, load_base
-from harness.model.method import attach, detach
+from harness.model.flops import training_flops
+from harness.model.methods import attach, detach
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
-from harness.model.regularize import shaped
-from harness.parameters import OFFICIAL, POSITIONS_PER_SECOND, Dimensions
+from harness.model.parameters import OFFICIAL, POSITIONS_PER_SECOND, Dimensions
+from harness.model.trial_settings import shaped
 from harness.spec.budget import Budget
 from harness.spec.trial import TrialConfig
-from harness.train import DivergedError, Progress, train
+from harness.training.context import make_accelerator
+from harness.training.loop import DivergedError, Progress, train
 
 TOY = Dimensions(64, 2, 2, 128, 128, 1000, max_source_positions=100, max_target_positions=64)
 LORA = {"method": "lora", "r": 32, "alpha_over_r": 2, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}

@@ -22,21 +22,21 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gpu_trial import LORA, TOY, random_model
-from harness.bench import make_accelerator
 from harness.data.batches import Batch, Step
-from harness.meter import Clock, SharedPeaks, memory_held, reset_peak_memory
+from harness.hardware.meter import Clock, SharedPeaks, memory_held, reset_peak_memory
 from harness.model.base import Base, load_base
-from harness.model.method import attach
+from harness.model.batched_lora import Packed, view
+from harness.model.methods import attach
 from harness.model.optimizers import make_optimizer, make_scheduler
-from harness.model.packed import Packed, view
-from harness.pack import Dice, Member, Pack
-from harness.parameters import OFFICIAL, Dimensions, dimensions
+from harness.model.parameters import OFFICIAL, Dimensions, dimensions
 from harness.spec.budget import Budget
 from harness.spec.messages import Finished
 from harness.spec.result import TrialResult
 from harness.spec.trial import TrialConfig
-from harness.train import Progress, course, following, train
-from harness.trial import Trial, Wanted
+from harness.training.context import make_accelerator
+from harness.training.loop import Progress, course, following, train
+from harness.training.packed_trials import Dice, Member, Pack
+from harness.training.trial import Trial, Wanted
 
 KINDS: dict[str, dict[str, Any]] = {
     "encoder and decoder": {"scope": "both"},

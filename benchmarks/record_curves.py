@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 from harness.catalog import ROOT
+from harness.plan import CACHE_DIR
 from harness.spec.budget import Budget
 from harness.spec.messages import Open, Train
 from harness.spec.task import Task
 from harness.spec.trial import ALL_LINEAR, TrialConfig
-from harness.supervisor.plan import CACHE_DIR
-from harness.trainer import open_bench
-from harness.trial import Bench, run_trial
+from harness.training.orders import open_bench
+from harness.training.trial import Bench, run_trial
 
 TABLES = ROOT / "benchmarks" / "tables"
 SPEECH = ROOT / "harness" / "demo" / "speech"

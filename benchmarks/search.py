@@ -24,10 +24,10 @@ import numpy as np
 import optuna
 
 from benchmarks.record_curves import read
-from harness.samplers import fresh_seed, make_pruner, rung_step
+from harness.search.finite_space import Left, Untried, by_settings, untried
+from harness.search.losing import has_lost
+from harness.search.samplers import fresh_seed, make_pruner, rung_step
 from harness.spec.space import Pruner
-from harness.supervisor.losing import has_lost
-from harness.untried import Left, Untried, by_settings, untried
 
 SEEDS, NEAR, MOST = 20, 0.005, 100  # MOST: proposals after which a search is given up
 

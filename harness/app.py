@@ -57,9 +57,9 @@ def serve(options: argparse.Namespace) -> int:
     from transformers.utils import logging as transformers_logging
 
     from harness.data.audio import UndecodableError, decode
-    from harness.longform import transcribe_segments
+    from harness.evaluation.long_form import transcribe_segments
+    from harness.publish.best_run import find_winner, open_base, speaking
     from harness.transcribe import text
-    from harness.winner import find_winner, open_base, speaking
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

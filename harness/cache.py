@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.errors import UserError, nearest, reported
-from harness.supervisor.plan import CACHE_DIR
+from harness.plan import CACHE_DIR
 
 
 @dataclass(frozen=True)

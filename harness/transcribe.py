@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UserError, reported
 
 if TYPE_CHECKING:
-    from harness.longform import Segment
+    from harness.evaluation.long_form import Segment
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,9 +44,9 @@ def transcribe(options: argparse.Namespace) -> int:
     from transformers.utils import logging as transformers_logging
 
     from harness.data.audio import UndecodableError, decode
-    from harness.files import write_text
-    from harness.longform import transcribe_segments
-    from harness.winner import find_winner, open_base, speaking
+    from harness.evaluation.long_form import transcribe_segments
+    from harness.publish.best_run import find_winner, open_base, speaking
+    from harness.records.files import write_text
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -59,7 +59,7 @@ def bench(task, cache):
     import torch
 
     from harness.spec.messages import Open
-    from harness.trainer import open_bench
+    from harness.training.orders import open_bench
 
     torch.set_num_threads(1)  # two would spin against whatever else the machine does
     return open_bench(Open(model="demo", task=task, cache_dir=str(cache), seed=1), device=torch.device("cpu"))

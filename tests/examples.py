@@ -1,8 +1,8 @@
 """Records and batches as tests want them."""
 
 from harness.data.batches import Batch, labelled
-from harness.model.regularize import window_frames
-from harness.prefix import Mel
+from harness.model.encoder_cache import Mel
+from harness.model.trial_settings import window_frames
 from harness.spec.budget import Budget
 from harness.spec.result import Record, Rung, Scores
 from harness.spec.trial import TrialConfig

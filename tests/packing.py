@@ -3,9 +3,9 @@
 from collections import deque
 from pathlib import Path
 
-from harness.pack import train_together
-from harness.spec.judging import Judging
 from harness.spec.messages import Decide, Finished, Partial, Report, Train
+from harness.spec.rung_evaluation import Judging
+from harness.training.packed_trials import train_together
 
 
 class Line:

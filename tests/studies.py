@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from harness.files import write_json
-from harness.record import StudyFolder, store
+from harness.records.files import write_json
+from harness.records.study_folder import StudyFolder, store
 from harness.spec.budget import Budget
 from harness.spec.messages import Train
 from harness.spec.result import Record
 from harness.spec.trial import TrialConfig
-from harness.trial import run_trial
+from harness.training.trial import run_trial
 
 
 class Studies:

@@ -8,11 +8,11 @@ import torch
 from test_conformance import FULL, LORA
 from test_trial import seen
 
-from harness import trial
-from harness.parameters import count, dimensions_of
+from harness.model.parameters import count, dimensions_of
 from harness.spec.budget import Budget
 from harness.spec.messages import Train
 from harness.spec.trial import TrialConfig
+from harness.training import trial
 
 BUDGET = Budget(examples=96, rungs=(0.25, 0.5, 1.0))
 KINDS = {

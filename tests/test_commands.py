@@ -9,9 +9,9 @@ import time
 import pytest
 
 from harness.catalog import ROOT
-from harness.record import StudyFolder
+from harness.orchestration.time_accounting import PHASES, time_spent
+from harness.records.study_folder import StudyFolder
 from harness.spec.task import Task
-from harness.supervisor.ledger import PHASES, time_spent
 
 HEAVY = ("torch", "transformers", "peft", "accelerate")
 
@@ -175,11 +175,11 @@ def test_help_and_list_answer_without_loading_anything_heavy(command):
 @pytest.mark.parametrize(
     "module, forbidden",
     [
-        ("harness.supervisor.run", (*HEAVY, "scipy.stats")),
-        ("harness.supervisor.commands", (*HEAVY, "optuna", "mlflow")),
+        ("harness.orchestration.sweep", (*HEAVY, "scipy.stats")),
+        ("harness.orchestration.commands", (*HEAVY, "optuna", "mlflow")),
         ("harness.compare.command", HEAVY),
-        ("harness.trainer", ("optuna", "mlflow", "torch._inductor.compile_fx")),
-        ("harness.trainer_process", HEAVY),
+        ("harness.training.orders", ("optuna", "mlflow", "torch._inductor.compile_fx")),
+        ("harness.training.process", HEAVY),
     ],
 )
 def test_each_process_keeps_to_its_world(module, forbidden):

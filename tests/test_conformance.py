@@ -4,13 +4,13 @@ import pytest
 import torch
 from test_trial import run, seen
 
-from harness.bench import make_accelerator
-from harness.evaluate import transcribe
-from harness.model.method import attach, detach, load_trained
-from harness.model.regularize import shaped
-from harness.record import read_transcripts
+from harness.evaluation.decoding import transcribe
+from harness.model.methods import attach, detach, load_trained
+from harness.model.trial_settings import shaped
+from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
 from harness.spec.trial import TrialConfig
+from harness.training.context import make_accelerator
 
 BUDGET = Budget(examples=160, rungs=(0.2, 1.0))  # 20 steps of 8
 LORA = {
@@ -187,7 +187,7 @@ def test_an_odd_micro_batch_is_not_halved_into_another_effective_batch(bench, tm
 
 def fail_above(monkeypatch, size):
     """Let the forward pass of more than `size` training examples run out of memory."""
-    import harness.train as train
+    import harness.training.loop as train
 
     real = train.token_loss
 

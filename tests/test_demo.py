@@ -81,10 +81,10 @@ def test_the_model_has_whisper_s_proportions(bench):
 
 @pytest.mark.slow
 def test_vanilla_s_word_error_rate_is_the_model_card_s(cache):
-    from harness.bench import make_accelerator, score_split
-    from harness.evaluate import transcribe
+    from harness.evaluation.decoding import transcribe
     from harness.spec.messages import Open
-    from harness.trainer import open_bench
+    from harness.training.context import make_accelerator, score_split
+    from harness.training.orders import open_bench
 
     card = (catalog.DEMO_MODEL / "README.md").read_text(encoding="utf-8")
     bench = open_bench(Open(model="demo", task=catalog.task("demo"), cache_dir=str(cache), seed=1))

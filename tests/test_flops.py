@@ -7,11 +7,11 @@ from test_conformance import FULL, LORA
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.flops import training_flops
-from harness.model.method import attach, detach
-from harness.parameters import OFFICIAL, dimensions_of
+from harness.model.flops import training_flops
+from harness.model.loss import token_loss
+from harness.model.methods import attach, detach
+from harness.model.parameters import OFFICIAL, dimensions_of
 from harness.spec.trial import TrialConfig
-from harness.train import token_loss
 
 QV = LORA | {"target_modules": ("q_proj", "v_proj"), "r": 16}
 

@@ -7,15 +7,15 @@ import torch
 from test_conformance import BUDGET, FULL, LORA, QUANTISED, VARIANTS, same, state
 from test_trial import run
 
-from harness.bench import make_accelerator, make_bench
-from harness.evaluate import transcribe
-from harness.meter import is_out_of_memory
-from harness.model.method import detach, load_trained
-from harness.prefix import Prefixes
-from harness.record import read_transcripts
+from harness.evaluation.decoding import transcribe
+from harness.hardware.meter import is_out_of_memory
+from harness.model.encoder_cache import Prefixes
+from harness.model.methods import detach, load_trained
+from harness.records.study_folder import read_transcripts
 from harness.spec.messages import Open
 from harness.spec.techniques import STANDARD
 from harness.spec.trial import TrialConfig
+from harness.training.context import make_accelerator, make_bench
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,7 +32,7 @@ ON_A_GPU = VARIANTS | {
 
 @pytest.fixture(scope="module")
 def gpu(task, cache):
-    from harness.trainer import open_bench
+    from harness.training.orders import open_bench
 
     return open_bench(Open(model="demo", task=task, cache_dir=str(cache), seed=1), device=torch.device("cuda"))
 

@@ -7,15 +7,15 @@ import time
 import pytest
 
 import run_sweep
-from harness.devices import gpus
 from harness.errors import UserError
-from harness.launch import TrainerDiedError
-from harness.parameters import OFFICIAL
+from harness.hardware.gpus import gpus
+from harness.model.parameters import OFFICIAL
+from harness.orchestration import pack_size as packing
+from harness.orchestration.commands import place_of
+from harness.orchestration.shared_trainer import Gate, Shared
+from harness.orchestration.trainer_launch import TrainerDiedError
+from harness.plan import Place, make_plan
 from harness.spec.messages import Failed, Leave, Partial, Refused, Train
-from harness.supervisor import packing
-from harness.supervisor.commands import place_of
-from harness.supervisor.lanes import Gate, Shared
-from harness.supervisor.plan import Place, make_plan
 
 FP32, BF16 = ("fp32", None), ("bf16", None)
 MOMENT = 0.05  # seconds in which somebody who may not enter would

@@ -5,10 +5,10 @@ import json
 import pytest
 from examples import rung
 
-from harness.record import StudyFolder
+from harness.orchestration import time_accounting as ledger
+from harness.orchestration.time_accounting import PHASES, Ledger, time_spent, time_table
+from harness.records.study_folder import StudyFolder
 from harness.spec.result import Cost
-from harness.supervisor import ledger
-from harness.supervisor.ledger import PHASES, Ledger, time_spent, time_table
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ from examples import record, rung
 
 from harness import catalog
 from harness.errors import UserError
-from harness.parameters import count, dimensions
-from harness.record import StudyFolder
+from harness.model.parameters import count, dimensions
+from harness.records.study_folder import StudyFolder
+from harness.search.constraints import constraints, judged, spent_too_much
+from harness.search.leaders import best, pareto, ranked
+from harness.search.losing import has_lost, is_dominated
+from harness.search.study import PENALTY, Study
 from harness.spec.budget import Budget
 from harness.spec.limits import Limits
 from harness.spec.result import Cost
 from harness.spec.space import SearchSpace
-from harness.supervisor.found import best, pareto, ranked
-from harness.supervisor.limits import constraints, judged, spent_too_much
-from harness.supervisor.losing import has_lost, is_dominated
-from harness.supervisor.study import PENALTY, Study
 
 DEMO = catalog.space("demo")[1].model_dump(mode="json")
 HALF = Budget(examples=10, rungs=(0.5, 1.0))

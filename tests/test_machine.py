@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from harness import machine
-from harness.machine import known_matmul_rate, matmul_rate
+from harness.hardware import matmul_rate as machine
+from harness.hardware.matmul_rate import known_matmul_rate, matmul_rate
 
 CPU = torch.device("cpu")
 

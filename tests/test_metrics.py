@@ -3,7 +3,7 @@
 import jiwer
 import pytest
 
-from harness.metrics import score
+from harness.evaluation.metrics import score
 from harness.spec.result import Transcript
 
 

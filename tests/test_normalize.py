@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import UserError
-from harness.normalize import default_name, normalizer
+from harness.evaluation.normalizers import default_name, normalizer
 
 BASIC = [
     ("hi", "हमने उसका जन्मदिन मनाया।", "हमने उसका जन्मदिन मनाया"),

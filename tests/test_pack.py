@@ -5,12 +5,12 @@ import torch
 from packing import orders, together
 from test_trial import run
 
-from harness.model.packed import Group, Packed, view
-from harness.pack import Pack
-from harness.record import read_transcripts
+from harness.model.batched_lora import Group, Packed, view
+from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
 from harness.spec.packing import apart, kind
 from harness.spec.trial import TrialConfig
+from harness.training.packed_trials import Pack
 
 BUDGET = Budget(examples=96, rungs=(0.25, 1.0))  # 24 steps of 4
 SHARED = {"method": "lora", "per_device_train_batch_size": 4, "warmup_ratio": 0.1}

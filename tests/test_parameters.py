@@ -5,7 +5,7 @@ import random
 import pytest
 
 from harness.errors import UserError
-from harness.parameters import OFFICIAL, Dimensions, base_parameters, count, dimensions
+from harness.model.parameters import OFFICIAL, Dimensions, base_parameters, count, dimensions
 from harness.spec.trial import TrialConfig
 
 ALL = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -40,7 +40,7 @@ def test_200_random_configurations_count_as_peft_counts_them():
     from peft import get_peft_model
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-    from harness.model.method import lora_config
+    from harness.model.methods import lora_config
 
     rng = random.Random(0)
     for _ in range(200):

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from harness.record import read_record
+from harness.records.study_folder import read_record
 from harness.spec.budget import Budget
+from harness.spec.data_selection import Portion
 from harness.spec.messages import Finished, Train
-from harness.spec.portion import Portion
-from harness.trial import run_trial
+from harness.training.trial import run_trial
 
 
 def rows(bench, **portion):

@@ -9,14 +9,14 @@ import pytest
 import torch
 from test_trial import FULL, run, seen
 
-from harness import prefix
-from harness.bench import make_accelerator
-from harness.evaluate import transcribe
-from harness.model import encoder
+from harness.evaluation.decoding import transcribe
+from harness.model import encoder_cache as prefix
+from harness.model import encoder_halves as encoder
 from harness.model.base import load_base
-from harness.prefix import Prefixes, trains_on
-from harness.record import read_transcripts
+from harness.model.encoder_cache import Prefixes, trains_on
+from harness.records.study_folder import read_transcripts
 from harness.spec.trial import TrialConfig
+from harness.training.context import make_accelerator
 
 CPU = torch.device("cpu")
 WAYS = {

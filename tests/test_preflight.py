@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from harness import catalog
+from harness.orchestration import preflight
+from harness.orchestration.preflight import Forecast, heaviest
+from harness.plan import Goals, make_plan
 from harness.spec.budget import Budget
 from harness.spec.messages import Finished
 from harness.spec.result import TrialResult
-from harness.supervisor import preflight
-from harness.supervisor.plan import Goals, make_plan
-from harness.supervisor.preflight import Forecast, heaviest
 
 
 @pytest.mark.parametrize("name", catalog.names("search_spaces"))

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from processes import living
 
-from harness.launch import Trainer, TrainerDiedError
+from harness.orchestration.trainer_launch import Trainer, TrainerDiedError
 from harness.spec.budget import Budget
 from harness.spec.messages import Decide, Finished, Open, Report, Train
 from harness.spec.trial import TrialConfig
@@ -83,7 +83,7 @@ def test_an_interrupted_pair_goes_on_from_its_last_rung(pair, tmp_path):
 def test_the_processes_die_with_their_launcher(task, cache, tmp_path):
     order = Open(model="demo", task=task, cache_dir=str(cache), seed=1)
     trainer = Trainer(order, tmp_path / "trainer.log", threads=1, processes=2).come_up()
-    ranks = living("harness.trainer_process", trainer.pid)
+    ranks = living("harness.training.process", trainer.pid)
     assert len(ranks) == 2
     os.kill(trainer.pid, signal.SIGKILL)
     with pytest.raises(TrainerDiedError):
@@ -99,7 +99,7 @@ def test_one_process_that_runs_out_of_memory_ends_all_with_word_of_it(task, cach
     (starve / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    import harness.train as t\n"
+        "    import harness.training.loop as t\n"
         "    def starved(*a, **k): raise MemoryError('no more')\n"
         "    t._backward = starved\n"
     )

@@ -7,7 +7,7 @@ import pytest
 from examples import record
 
 from harness.errors import UserError
-from harness.record import (
+from harness.records.study_folder import (
     StudyFolder,
     is_stored,
     open_study,

@@ -6,8 +6,8 @@ import optuna
 import pytest
 
 from harness.errors import UserError
-from harness.samplers import grid, grid_size, make_pruner, make_sampler, rung_step
-from harness.sampling import configuration
+from harness.search.samplers import grid, grid_size, make_pruner, make_sampler, rung_step
+from harness.search.sampling import configuration
 from harness.spec.space import Pruner, SearchSpace
 
 SPACE = {

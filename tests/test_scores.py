@@ -3,8 +3,8 @@
 import pytest
 
 from harness.errors import UserError
-from harness.metrics import score
-from harness.normalize import default_name, normalizer
+from harness.evaluation.metrics import score
+from harness.evaluation.normalizers import default_name, normalizer
 from harness.spec.result import Transcript
 
 

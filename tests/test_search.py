@@ -5,8 +5,8 @@ import json
 import pytest
 
 from harness import catalog
+from harness.search.warm_start import fitting
 from harness.spec.trial import TrialConfig
-from harness.supervisor.warm import fitting
 
 
 def space_of(folder, small_space, **changed):

@@ -13,7 +13,7 @@ import yaml
 from benchmarks.search_rate import GRIDS, Ended, GridJob, draws, expected, found, gate, point, searched, space
 from harness import catalog
 from harness.catalog import ROOT
-from harness.untried import configurations
+from harness.search.finite_space import configurations
 
 A, B = (1e-3, 8, "q_proj"), (1e-2, 8, "q_proj")
 

@@ -6,12 +6,12 @@ from examples import record, rung
 from optuna.trial import TrialState
 
 from harness import catalog
-from harness.record import StudyFolder, read_record
-from harness.samplers import make_sampler
+from harness.records.study_folder import StudyFolder, read_record
+from harness.search.leaders import best, since_better
+from harness.search.preview import draw
+from harness.search.samplers import make_sampler
+from harness.search.study import Study
 from harness.spec.space import SearchSpace
-from harness.supervisor.drawing import draw
-from harness.supervisor.found import best, since_better
-from harness.supervisor.study import Study
 
 
 @pytest.fixture

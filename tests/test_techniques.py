@@ -7,18 +7,19 @@ import pytest
 import torch
 from test_trial import run, seen
 
-from harness import evaluate, prefix
-from harness.bench import clips_at_once, decoding_bytes, make_accelerator, make_bench
 from harness.catalog import ROOT
 from harness.data.batches import Batch
-from harness.evaluate import halving, transcribe
+from harness.evaluation import decoding as evaluate
+from harness.evaluation.decoding import halving, transcribe
+from harness.model import encoder_cache as prefix
 from harness.model.base import load_base
-from harness.parameters import OFFICIAL
-from harness.prefix import Prefixes
-from harness.record import read_transcripts
+from harness.model.encoder_cache import Prefixes
+from harness.model.parameters import OFFICIAL
+from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
 from harness.spec.techniques import STANDARD
 from harness.spec.trial import TrialConfig
+from harness.training.context import clips_at_once, decoding_bytes, make_accelerator, make_bench
 
 CPU = torch.device("cpu")
 

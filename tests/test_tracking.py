@@ -6,8 +6,8 @@ import pytest
 from examples import record, rung
 from mlflow import MlflowClient
 
-from harness.record import Run, StudyFolder, store
-from harness.tracking import Mirror
+from harness.records.mlflow_mirror import Mirror
+from harness.records.study_folder import Run, StudyFolder, store
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import pytest
 import torch
 from examples import batch_of
 
-from harness.bench import make_accelerator
 from harness.data.batches import IGNORED, Batch, Step, chunks, example_order, label_ids
-from harness.feed import feed
-from harness.model.method import attach, detach
+from harness.model.methods import attach, detach
 from harness.model.optimizers import make_optimizer
 from harness.spec.budget import Budget
-from harness.train import DivergedError, train
+from harness.training.batch_order import feed
+from harness.training.context import make_accelerator
+from harness.training.loop import DivergedError, train
 
 
 def gradients(bench, config, micro_batch):

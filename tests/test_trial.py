@@ -5,17 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.bench import make_accelerator
 from harness.data.batches import chunks
-from harness.evaluate import transcribe
+from harness.evaluation.decoding import transcribe
 from harness.model.base import Base
-from harness.model.method import load_trained
-from harness.record import read_transcripts
+from harness.model.methods import load_trained
+from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
-from harness.spec.judging import Judging
 from harness.spec.messages import Train
+from harness.spec.rung_evaluation import Judging
 from harness.spec.trial import TrialConfig
-from harness.trial import run_trial
+from harness.training.context import make_accelerator
+from harness.training.trial import run_trial
 
 BUDGET = Budget(examples=192, rungs=(0.5, 1.0))  # 24 steps of 8
 FULL = TrialConfig(method="full", learning_rate=5e-4, warmup_ratio=0.1, per_device_train_batch_size=8)
@@ -122,7 +122,7 @@ def test_an_adapter_s_folder_is_small_and_names_no_path(bench, lora, tmp_path):
 
 
 def test_merged_equals_unmerged_to_rounding(bench, lora):
-    from harness.model.method import attach, detach
+    from harness.model.methods import attach, detach
 
     torch.manual_seed(3)
     model = attach(bench.base, lora)
@@ -145,7 +145,7 @@ def test_chunks_keep_every_item():
 
 
 def test_an_unforced_language_is_left_to_the_model(bench, monkeypatch):
-    from harness.bench import decoding_of, make_accelerator
+    from harness.training.context import decoding_of, make_accelerator
 
     told = []
     whisper = bench.base.model

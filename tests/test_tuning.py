@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from harness import catalog
-from harness.record import Run, again_name
-from harness.supervisor.plan import Goals, make_plan
-from harness.supervisor.tuning import FACTOR, WARMUP, tuning
+from harness.plan import Goals, make_plan
+from harness.records.study_folder import Run, again_name
+from harness.search.baseline_tuning import FACTOR, WARMUP, tuning
 
 
 def drawn(tmp_path, trials, seed=1, name="tutorial"):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.launch import TrainerDiedError
-from harness.record import Run, StudyFolder
+from harness.orchestration import trainer_client as module
+from harness.orchestration.stop_signals import Stop
+from harness.orchestration.trainer_launch import TrainerDiedError
+from harness.orchestration.worker import Worker
+from harness.plan import make_plan
+from harness.records.study_folder import Run, StudyFolder
 from harness.spec.messages import Decide, Failed, Finished, Ready, Report, Train
 from harness.spec.result import Rung, Scores, TrialResult
-from harness.supervisor import conversation as module
-from harness.supervisor.plan import make_plan
-from harness.supervisor.stopping import Stop
-from harness.supervisor.worker import Worker
 
 SPLIT = {"utterances": 8, "seconds": 8.0, "hash": "0"}
 READY = Ready(device="cuda", environment={}, data={"splits": {"train": SPLIT}, "languages": ["en"]})

@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness import catalog
-from harness.bench import make_accelerator, score_split
-from harness.evaluate import transcribe
-from harness.model.method import count_parameters
+from harness.evaluation.decoding import transcribe
+from harness.model.methods import count_parameters
 from harness.spec.messages import Open
-from harness.trainer import open_bench
+from harness.training.context import make_accelerator, score_split
+from harness.training.orders import open_bench
 from tools.train_demo_model import own_domain, word_error_rate
 
 CARD = """---

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.compare import counts, external, statistics
-from harness.compare.comparisons import Comparison, Judge
-from harness.compare.decoding import Decoded, TestDecoder
-from harness.compare.fractions import DataPoint, data_curve
-from harness.compare.groups import GroupRow, group_rows, worst_groups
-from harness.compare.leaderboard import Row, leaderboard
-from harness.compare.systems import Candidate, Metric, Records, Run, System, best_on_validation, candidates
-from harness.compare.testset import TestSet
+from harness.compare.scoring import counts, external
+from harness.compare.scoring.decoding import Decoded, TestDecoder
+from harness.compare.scoring.systems import Candidate, Metric, Records, Run, System, best_on_validation, candidates
+from harness.compare.scoring.test_set import TestSet
+from harness.compare.statistics import tests as statistics
+from harness.compare.statistics.comparisons import Comparison, Judge
+from harness.compare.statistics.data_curve import DataPoint, data_curve
+from harness.compare.statistics.groups import GroupRow, group_rows, worst_groups
+from harness.compare.tables.leaderboard import Row, leaderboard
 from harness.errors import UserError, nearest
-from harness.normalize import default_name, normalizer
-from harness.record import StudyFolder, open_study, read_transcripts
+from harness.evaluation.normalizers import default_name, normalizer
+from harness.plan import CACHE_DIR
+from harness.records.study_folder import StudyFolder, open_study, read_transcripts
 from harness.spec.result import Record, Transcript
-from harness.supervisor.plan import CACHE_DIR
 
 UNSPACED = ("zh", "ja", "th", "yue", "lo", "my", "km", "bo")  # written without spaces: headed by CER
 LONG = "test_long"

@@ -9,18 +9,22 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import catalog
-from harness.compare import columns, curves, figures, latex, report, tables
 from harness.compare.board import Board, make_board
-from harness.compare.captions import captions, paper_caption
-from harness.compare.comparisons import Comparison
-from harness.compare.escape import visible
-from harness.compare.examples import Example, examples
 from harness.compare.forgetting import with_forgetting
-from harness.compare.fractions import DataPoint
-from harness.compare.groups import GroupRow
-from harness.compare.leaderboard import Row
-from harness.compare.reproducibility import reproducibility
-from harness.files import write_text
+from harness.compare.report import figures
+from harness.compare.report import page as report
+from harness.compare.report.captions import captions, paper_caption
+from harness.compare.report.examples import Example, examples
+from harness.compare.report.reproducibility import reproducibility
+from harness.compare.statistics import search_curves as curves
+from harness.compare.statistics.comparisons import Comparison
+from harness.compare.statistics.data_curve import DataPoint
+from harness.compare.statistics.groups import GroupRow
+from harness.compare.tables import columns, latex
+from harness.compare.tables import formats as tables
+from harness.compare.tables.escape import visible
+from harness.compare.tables.leaderboard import Row
+from harness.records.files import write_text
 from harness.spec.published import Figure, Published
 
 
@@ -140,7 +144,7 @@ def mirror(board: Board) -> None:
     """Log the comparison's files to the parent run of each study's MLflow experiment, if it has one."""
     for folder in board.studies:
         if (folder.path / "mlflow.db").is_file():
-            from harness.tracking import log_comparison
+            from harness.records.mlflow_mirror import log_comparison
 
             metrics = {f"test_{board.judge.metric}/{row.system}": row.rate for row in board.rows}
             log_comparison(folder, board.folder, metrics if board.split == "test" else {})

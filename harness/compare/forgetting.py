@@ -10,16 +10,16 @@ from typing import Any
 
 from harness import catalog
 from harness.compare.board import Board
-from harness.compare.decoding import decode_run
-from harness.compare.leaderboard import Row
+from harness.compare.scoring.decoding import decode_run
+from harness.compare.tables.leaderboard import Row
 from harness.errors import UserError
-from harness.files import write_json
-from harness.launch import Trainer
-from harness.metrics import score
-from harness.record import read_transcripts
+from harness.evaluation.metrics import score
+from harness.orchestration.trainer_launch import Trainer
+from harness.plan import CACHE_DIR
+from harness.records.files import write_json
+from harness.records.study_folder import read_transcripts
 from harness.spec.messages import Open
 from harness.spec.result import Record
-from harness.supervisor.plan import CACHE_DIR
 
 SPLIT = "test"
 

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness.compare.escape import markdown
-from harness.winner import Winner
+from harness.compare.tables.escape import markdown
+from harness.publish.best_run import Winner
 
 TEMPLATES = Path(__file__).parent / "templates"
 LIBRARY = {"adapter": "peft", "merged": "transformers", "openai": "whisper", "ctranslate2": "ctranslate2"}

@@ -10,19 +10,19 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from harness import catalog
-from harness.bench import Bench
 from harness.errors import UserError
-from harness.files import write_text
-from harness.metrics import score
-from harness.model.adapters import write_adapter
+from harness.evaluation.metrics import score
+from harness.model.plain_lora import write_adapter
+from harness.plan import CACHE_DIR
 from harness.publish import FORMS, decoders, forms, hub
+from harness.publish.best_run import Winner, find_winner, tuned
 from harness.publish.card import card
 from harness.publish.openai import write_openai
+from harness.records.files import write_text
 from harness.spec.messages import Open
 from harness.spec.result import Transcript
-from harness.supervisor.plan import CACHE_DIR
-from harness.trainer import open_bench
-from harness.winner import Winner, find_winner, tuned
+from harness.training.context import Bench
+from harness.training.orders import open_bench
 
 
 @dataclass(frozen=True)

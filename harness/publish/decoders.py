@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from harness.bench import Bench, make_accelerator
 from harness.data.batches import chunks
 from harness.errors import UserError
-from harness.evaluate import transcribe
-from harness.model.method import detach, load_trained
+from harness.evaluation.decoding import transcribe
+from harness.model.methods import detach, load_trained
 from harness.spec.trial import TrialConfig
+from harness.training.context import Bench, make_accelerator
 
 Texts = list[str]
 BATCH = 8

@@ -8,8 +8,8 @@ from typing import Any
 from transformers import WhisperForConditionalGeneration
 
 from harness.model.base import Base
+from harness.publish.best_run import Winner
 from harness.publish.decoders import needed
-from harness.winner import Winner
 
 
 def write_merged(model: WhisperForConditionalGeneration, base: Base, winner: Winner, folder: Path) -> None:

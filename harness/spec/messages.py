@@ -6,9 +6,9 @@ from pydantic import Field, TypeAdapter
 
 from harness.spec.base import Spec
 from harness.spec.budget import Budget
-from harness.spec.judging import Judging
-from harness.spec.portion import WHOLE, Portion
+from harness.spec.data_selection import WHOLE, Portion
 from harness.spec.result import Rung, TrialResult
+from harness.spec.rung_evaluation import Judging
 from harness.spec.task import Task
 from harness.spec.techniques import STANDARD, Technique
 from harness.spec.trial import TrialConfig

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from harness.spec.base import Spec
 from harness.spec.budget import Budget
-from harness.spec.portion import WHOLE, Portion
+from harness.spec.data_selection import WHOLE, Portion
 from harness.spec.trial import TrialConfig
 
 Kind = Literal["zero_shot", "recipe", "trial", "published", "replicate", "external"]
@@ -89,7 +89,7 @@ class Cost(Spec):
     )
     train_joules: float | None = Field(None, description="energy of the GPU while training, where NVML counts it")
     evaluation_joules: float | None = None
-    train_flops: float | None = Field(None, description="model FLOPs of the training, by harness.flops")
+    train_flops: float | None = Field(None, description="model FLOPs of the training, by harness.model.flops")
     matmul_rate: float | None = Field(
         None, description="FLOP/s of large matrix products on this machine in the trial's precision, measured once"
     )

@@ -9,8 +9,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from harness.errors import nearest
 from harness.spec.base import Spec, describe
 from harness.spec.budget import Budget
-from harness.spec.judging import Judge
 from harness.spec.limits import Limits, Objective
+from harness.spec.rung_evaluation import Judge
 from harness.spec.trial import CONDITIONS, TrialConfig, applies
 
 SamplerName = Literal["tpe", "random", "grid", "gp", "cmaes", "nsga2"]

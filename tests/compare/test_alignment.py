@@ -7,8 +7,8 @@ import jiwer
 import numpy as np
 import pytest
 
-from harness.compare.alignment import align, segments
-from harness.compare.counts import count_words, has_loop
+from harness.compare.scoring.alignment import align, segments
+from harness.compare.scoring.counts import count_words, has_loop
 
 
 def cheapest(reference, hypothesis) -> int:

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from harness import catalog
-from harness.compare.decoding import decode_run
-from harness.launch import Trainer
-from harness.record import StudyFolder, read_record, read_transcripts
+from harness.compare.scoring.decoding import decode_run
+from harness.orchestration.trainer_launch import Trainer
+from harness.records.study_folder import StudyFolder, read_record, read_transcripts
 from harness.spec.messages import Open
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from harness.compare import escape
+from harness.compare.tables import escape
 
 REFERENCES = [f"word{n} is said here" for n in range(12)]
 SPEAKERS = [f"s{n % 6}" for n in range(12)]

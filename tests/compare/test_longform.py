@@ -6,9 +6,9 @@ import pytest
 
 from harness import catalog
 from harness.errors import UserError
-from harness.longform import recordings, transcribe_long, window_seconds
+from harness.evaluation.long_form import recordings, transcribe_long, window_seconds
 from harness.spec.messages import Open
-from harness.trainer import open_bench
+from harness.training.orders import open_bench
 
 
 @pytest.mark.parametrize("algorithm", ["sequential", "chunked"])

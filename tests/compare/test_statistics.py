@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.compare.comparisons import verdict
-from harness.compare.statistics import (
+from harness.compare.statistics.comparisons import verdict
+from harness.compare.statistics.tests import (
     Interval,
     block_bootstrap,
     blocks,

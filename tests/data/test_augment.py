@@ -8,7 +8,7 @@ from recordings import make_folder, tone, write_clip
 
 from harness import catalog
 from harness.data.augment import augment, augmented_features
-from harness.data.waveforms import open_waveforms
+from harness.data.store.waveforms import open_waveforms
 from harness.errors import UserError
 from harness.spec.augmentation import Augmentation
 

@@ -8,7 +8,7 @@ from scipy.signal import chirp, resample_poly
 from transformers import WhisperFeatureExtractor
 
 from harness.data.audio import decode
-from harness.data.mel import log_mel
+from harness.data.store.log_mel import log_mel
 
 
 @pytest.mark.parametrize(("bins", "window"), [(80, 30), (128, 30), (80, 3)])

@@ -9,9 +9,9 @@ from scipy.signal import resample_poly
 from transformers import WhisperFeatureExtractor
 
 from harness.data.audio import decode
-from harness.data.features import prepare
 from harness.data.sources import read
 from harness.data.splits import assign
+from harness.data.store.features import prepare
 from harness.errors import UserError
 from harness.spec.task import Task, Utterance
 

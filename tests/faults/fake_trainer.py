@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from harness.errors import DISK_FULL, is_disk_full
-from harness.files import write_json
+from harness.records.files import write_json
 from harness.spec.messages import Decide, Failed, Finished, Open, Ready, Refused, Report, Train, order_adapter
 from harness.spec.result import Cost, Rung, Scores, TrialResult
 

@@ -76,11 +76,11 @@ def main() -> None:
         stop_at(point, file) if point != "-" else None
         importlib.import_module("fake_trainer").main()
         return
-    import harness.launch
+    import harness.orchestration.trainer_launch
 
     inner = point.startswith("fake_trainer")
     trainer_point = point if inner else "-"
-    harness.launch.TRAINER = (str(HERE / "paused.py"), trainer_point, file, "--", "trainer")
+    harness.orchestration.trainer_launch.TRAINER = (str(HERE / "paused.py"), trainer_point, file, "--", "trainer")
     if point != "-" and not inner:
         stop_at(point, file)
     patch()

@@ -22,8 +22,8 @@ from harness.catalog import ROOT
 
 PASSWORD = "open-sesame-31337"
 JOBS = {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent / 'jobs'}", "FAKE_SECONDS": "0.4"}
-SHORT = {"harness.supervisor.cluster:GRACE_SECONDS": 4, "harness.supervisor.heartbeat:GRACE_SECONDS": 4,
-         "harness.supervisor.heartbeat:BEAT_SECONDS": 1}  # fmt: skip
+SHORT = {"harness.orchestration.cluster:GRACE_SECONDS": 4, "harness.search.heartbeat:GRACE_SECONDS": 4,
+         "harness.search.heartbeat:BEAT_SECONDS": 1}  # fmt: skip
 
 
 def postgres_programs() -> Path | None:

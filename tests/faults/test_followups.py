@@ -10,10 +10,10 @@ from harness.catalog import ROOT
 OPTIONS = ["--tune-baselines", "3", "--confirm", "2", "--seeds", "2", "--data-fractions", "0.5,1", "--refit"]
 POINTS = [
     "fake_trainer:mid_rung@6",  # of the first run of a baseline's own search
-    "harness.supervisor.worker:store:after@2",  # the second one is recorded, and nobody was told
-    "harness.supervisor.worker:store@2",  # confirmation, for trials are stored elsewhere: a run is trained, not recorded
+    "harness.orchestration.worker:store:after@2",  # the second one is recorded, and nobody was told
+    "harness.orchestration.worker:store@2",  # confirmation, for trials are stored elsewhere: a run is trained, not recorded
     "fake_trainer:mid_rung@2",  # confirmation, on the way
-    "harness.supervisor.winning:followups:after@2",  # between the search and what follows it
+    "harness.orchestration.follow_up_runs:followups:after@2",  # between the search and what follows it
     "fake_trainer:on_part@2",
     "fake_trainer:refit",
 ]

@@ -41,13 +41,13 @@ def wait_for(process, word) -> list[str]:
 
 
 def trainer_of(process) -> psutil.Process:
-    return living("harness.trainer_process", process.pid)[0]
+    return living("harness.training.process", process.pid)[0]
 
 
 def test_a_supervisor_that_is_killed_while_its_trainer_loads_leaves_none(started, tmp_path):
     process = started()
     wait_for(process, "results in")
-    while not (trainers := living("harness.trainer_process", process.pid)):
+    while not (trainers := living("harness.training.process", process.pid)):
         time.sleep(0.01)
     while not any("libtorch" in place.path for place in trainers[0].memory_maps()):  # seconds before it has loaded
         time.sleep(0.01)

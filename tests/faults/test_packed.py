@@ -11,7 +11,7 @@ import pytest
 from test_kill import trainer_of, wait_for
 
 from harness.catalog import ROOT
-from harness.supervisor.reaper import INTERRUPTED
+from harness.orchestration.recovery import INTERRUPTED
 
 TRIALS = 4
 

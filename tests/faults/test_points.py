@@ -14,28 +14,28 @@ from processes import end
 CHAINS = {
     "asking": [
         "optuna:Study.ask:after",  # a trial that nobody knows of
-        "harness.supervisor.study:Study.ask:after@2",  # a trial that nobody has claimed
-        "harness.supervisor.study:configuration@2",  # settings not drawn
-        "harness.supervisor.study:Study.checkpoint@2",  # after the first beat
+        "harness.search.study:Study.ask:after@2",  # a trial that nobody has claimed
+        "harness.search.study:configuration@2",  # settings not drawn
+        "harness.search.study:Study.checkpoint@2",  # after the first beat
     ],
     "training": [
         "fake_trainer:mid_rung@3",  # of a baseline
         "fake_trainer:mid_rung@5",
         "fake_trainer:write_json@6",  # of a checkpoint
-        "harness.supervisor.study:Study.may_go_on:after",
-        "harness.supervisor.study:Study._enqueue_again:after",  # while the one before is put right
+        "harness.search.study:Study.may_go_on:after",
+        "harness.search.study:Study._enqueue_again:after",  # while the one before is put right
     ],
     "ending": [
-        "harness.supervisor.study:store:after@2",  # result.json is there
-        "harness.supervisor.study:Study.tell@2",
-        "harness.supervisor.study:Study._constrain:after@2",  # in the middle of telling
-        "harness.supervisor.study:Study.tell:after@2",
+        "harness.search.study:store:after@2",  # result.json is there
+        "harness.search.study:Study.tell@2",
+        "harness.search.study:Study._constrain:after@2",  # in the middle of telling
+        "harness.search.study:Study.tell:after@2",
     ],
     "recording": [
-        "harness.files:os.replace@3",  # a record half written
+        "harness.records.files:os.replace@3",  # a record half written
         # The mirror runs behind the sweep, which may be at its end when these are reached: they come last.
-        "harness.tracking:Mirror._create:after@2",
-        "harness.tracking:Mirror._attach@3",
+        "harness.records.mlflow_mirror:Mirror._create:after@2",
+        "harness.records.mlflow_mirror:Mirror._attach@3",
     ],
 }
 

@@ -88,8 +88,8 @@ def test_each_option_is_in_the_help_and_in_the_documentation(option):
 
 def test_workers_divide_gpus_and_threads(monkeypatch):
     from harness.errors import UserError
-    from harness.supervisor.plan import Place
-    from harness.supervisor.posts import posts
+    from harness.orchestration.gpu_assignment import posts
+    from harness.plan import Place
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     assert [post.gpu for post in posts(Place())] == ["2", "5"]

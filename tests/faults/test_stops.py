@@ -14,8 +14,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from harness.supervisor import heartbeat
-from harness.supervisor.heartbeat import BEAT_SECONDS, GRACE_SECONDS, Watch
+from harness.search import heartbeat
+from harness.search.heartbeat import BEAT_SECONDS, GRACE_SECONDS, Watch
 
 
 def said(process, words) -> str:
@@ -83,7 +83,7 @@ def test_a_sweep_that_is_refused_leaves_no_trainer_and_no_run(disturbed, options
 
 def test_a_locked_database_costs_time_and_nothing_else(disturbed, undisturbed):
     """Longer than SQLite itself waits: here 1 s instead of 60. LOCKED_SECONDS=30 for a real lock's length."""
-    disturbed.environment |= {"FAULT_PATCH": '{"harness.supervisor.storage:SQLITE_TIMEOUT": 1}', "FAKE_SECONDS": "0.2"}
+    disturbed.environment |= {"FAULT_PATCH": '{"harness.search.storage:SQLITE_TIMEOUT": 1}', "FAKE_SECONDS": "0.2"}
     process = disturbed.start()
     said(process, "trial 0:")
     with sqlite3.connect(disturbed.study / "optuna.db", timeout=30) as other:
@@ -97,7 +97,7 @@ def test_a_locked_database_costs_time_and_nothing_else(disturbed, undisturbed):
     assert disturbed.found() == undisturbed
 
 
-@pytest.mark.parametrize("point", ["harness.files:write_text@9", "fake_trainer:write_json@7"])
+@pytest.mark.parametrize("point", ["harness.records.files:write_text@9", "fake_trainer:write_json@7"])
 def test_a_full_disk_stops_cleanly(disturbed, undisturbed, point):
     disturbed.environment["FAULT_FULL"] = point
     process = disturbed.start()

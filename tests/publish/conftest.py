@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from harness.files import write_json
+from harness.records.files import write_json
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 
 from harness.data.audio import decode
-from harness.model.adapters import write_adapter
 from harness.model.base import load_base
-from harness.model.method import detach, load_trained
+from harness.model.methods import detach, load_trained
+from harness.model.plain_lora import write_adapter
 from harness.publish import decoders, hub
 from harness.publish.__main__ import main
 from harness.publish.openai import write_openai

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from harness.data.audio import decode
-from harness.longform import Segment, cut_at_pauses, transcribe_segments
-from harness.metrics import score
+from harness.evaluation.long_form import Segment, cut_at_pauses, transcribe_segments
+from harness.evaluation.metrics import score
 from harness.spec.result import Transcript
 from harness.transcribe import main, stamp, subtitles
 

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 if any("submitit" in argument for argument in sys.orig_argv):
-    import harness.launch
+    import harness.orchestration.trainer_launch
 
     folder = Path(__file__).resolve().parent.parent
     sys.path.append(str(folder))
-    harness.launch.TRAINER = (str(folder / "paused.py"), "-", "-", "--", "trainer")
+    harness.orchestration.trainer_launch.TRAINER = (str(folder / "paused.py"), "-", "-", "--", "trainer")
     __import__("paused").patch()

@@ -1,0 +1,1 @@
+"""Figures, the HTML report, captions and the reproducibility checklist."""

@@ -1,0 +1,117 @@
+"""What a reader of the tables must know, in sentences."""
+
+import json
+
+from harness.compare.board import Board
+from harness.compare.tables.leaderboard import trial_counts
+from harness.orchestration.summary import disagreement
+
+METRICS = {"wer": "normalised WER", "wer_raw": "WER of the raw texts", "cer": "normalised CER"}
+
+
+def captions(board: Board) -> list[str]:
+    """The paragraphs below the leaderboard."""
+    return [
+        text
+        for text in (
+            _data(board),
+            _errors(board),
+            _choice(board),
+            _judging(board),
+            _data_curve(board),
+            *_warnings(board),
+        )
+        if text
+    ]
+
+
+def paper_caption(board: Board) -> str:
+    """The caption of the LaTeX table: normaliser, meaning of +-, K, test and family size."""
+    return f"{_data(board)} {_errors(board)}"
+
+
+def _data(board: Board) -> str:
+    test, words = board.test, int(board.systems[0].length("wer").sum())
+    decodings = sorted({row.decoding for row in board.rows if row.kind != "external"})
+    hours = sum(seconds or 0.0 for seconds in test.seconds)
+    length = f", {hours:.0f} s of audio" if hours else ""
+    return (
+        f"{board.split.capitalize()}: {len(test.ids)} utterances{length}, {words} words. "
+        f"Ranked by {METRICS[board.judge.metric]}. Normaliser: {board.scoring.shown}."
+        + (f" Decoding: {'; '.join(decodings)}." if decodings else "")
+    )
+
+
+def _errors(board: Board) -> str:
+    blocks = board.judge.blocks
+    if all(row.ci_high is None for row in board.rows):
+        return f"No inference: K = {blocks.number} {blocks.kind} are fewer than 5, so no interval is printed."
+    family = max(c.family for c in board.comparisons) if board.comparisons else 0
+    text = f"± is half the 95 % jackknife-t interval over K = {blocks.number} {blocks.kind}."
+    if not family:
+        return text
+    tests = "1 comparison" if family == 1 else f"{family} comparisons"
+    against = f"Differences, in points, are to {board.reference}. " if family else ""
+    return f"{text} {against}Holm p: jackknife-t, adjusted over the reference's family of {tests}."
+
+
+def _choice(board: Board) -> str:
+    counts = trial_counts([record for held in board.records.values() for _, record in held])
+    trials = ", ".join(f"{number} {state}" for state, number in counts.items())
+    parts = []
+    if trials:
+        parts.append(
+            f"Tuned rows were chosen on validation (trials: {trials}); gap: test less validation WER, in points."
+        )
+    if board.best and any(row.tied_with_best is not None for row in board.rows):
+        how = "best on validation" if board.records else "lowest here, and so flattered by chance"
+        parts.append(f"Tied: Holm p of .05 or more against {board.best} ({how}).")
+    cost = next((s.record.cost for s in board.systems if s.record and s.record.cost), None)
+    if cost:
+        kind = "of the trainer process (no GPU)" if cost.memory_kind == "process_rss" else "reserved on the GPU"
+        parts.append(f"Peak memory {kind}.")
+    packed = [s.name for s in board.systems if s.record and s.record.cost and s.record.cost.packed]
+    if packed:
+        parts.append(
+            f"Trained in one pass with other trials: {', '.join(packed)}; training time and memory are shares."
+        )
+    return " ".join(parts)
+
+
+def _data_curve(board: Board) -> str:
+    points = [f"{p.hours:.2g} h {100 * p.rate:.1f} %" for p in board.data_curve if p.hours]
+    if not points:
+        return ""
+    return f"By hours of training speech, the best trial's settings under the same budget: {', '.join(points)}."
+
+
+def _judging(board: Board) -> str:
+    """Where rungs were judged on the loss, how far that can be trusted."""
+    parts = []
+    for folder in board.studies:
+        space = json.loads(folder.manifest.read_text(encoding="utf-8"))["identity"]["space"]
+        trials = [record for _, record in board.records[folder.path.name] if record.kind == "trial"]
+        if space.get("judge") == "loss" and (found := disagreement(trials)):
+            parts.append(
+                f"Rungs before the last were judged on the loss, which ranks {found[0]} of {found[1]} pairs of "
+                "finished trials otherwise than WER does."
+            )
+    return " ".join(parts)
+
+
+def _warnings(board: Board) -> list[str]:
+    found = []
+    if board.judge.blocks.warning:
+        found.append(f"Note: {board.judge.blocks.warning}.")
+    if board.split == "validation" and board.records:
+        found.append("Note: tuned rows were selected on these very data, which flatters them; test was not read.")
+    single = [s.name for s in board.systems if len(s.runs) == 1 and s.kind in ("recipe", "trial")]
+    if single:
+        found.append(
+            f"Note: {len(single)} trained {'row has' if len(single) == 1 else 'rows have'} one run only, so what is "
+            "said holds on this test set only; replicates with fresh seeds would tell more."
+        )
+    empty = int((board.systems[0].length("wer") == 0).sum())
+    if empty:
+        found.append(f"Note: {empty} references are empty; what was inserted there counts.")
+    return found

@@ -1,0 +1,270 @@
+"""Figures as PDF, SVG and PNG, for a column of a paper: 3.4 inches wide, 8 point, safe for colour-blind readers."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.compare.board import Board
+from harness.compare.report.page import Picture
+from harness.compare.scoring.systems import Records
+from harness.compare.statistics.search_curves import BudgetPoint, CurvePoint, Importance
+from harness.compare.tables.escape import visible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe & Ito (2008): told apart with any kind of colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#8C959F"
+COLUMN = 3.4
+STYLE = {
+    "font.size": 8,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "svg.hashsalt": "whisper-sweep",
+    "pdf.fonttype": 42,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "savefig.dpi": 200,
+}
+NO_DATE = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+LONGEST_NAME = 28
+MOST_LINES = 60
+Draw = Callable[["Figure"], None]
+
+
+def short(name: str) -> str:
+    """A name that fits beside an axis."""
+    text = visible(name)
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
+
+
+def draw_all(
+    board: Board, curves: Sequence[CurvePoint], budget: Sequence[BudgetPoint], importances: Sequence[Importance]
+) -> list[Picture]:
+    """Draw every figure for which there are data, and write each in three formats to figures/."""
+    rate, kind = _rate(board).removesuffix(" %"), board.groups[0].grouping if board.groups else ""
+    parts = len({row.group for row in board.groups if row.grouping == kind})
+    method = importances[0].method if importances else ""
+    decoded = any(point.wer is not None for point in curves)
+    timed = sum(row.train_seconds is not None for row in board.rows) > 1
+    wanted: list[tuple[bool, str, str, Draw, float]] = [
+        (True, "ranking", f"{rate} with 95 % intervals; filled: tied with the best",
+         lambda f: ranking(f, board), 0.22 * len(board.rows) + 0.8),
+        (timed, "pareto", f"{rate} against training time; filled: on the Pareto front",
+         lambda f: pareto(f, board), 2.4),
+        (decoded, "learning_curves", "Validation WER of each trial; dashed: pruned",
+         lambda f: learning(f, curves), 2.4),
+        (bool(curves), "parallel_coordinates", "Sampled settings and validation WER of each trial",
+         lambda f: parallel(f, board), 2.6),
+        (bool(importances), "importances", f"Importance of settings for validation WER ({method})",
+         lambda f: bars(f, importances), 0.2 * len(importances) + 0.9),
+        (bool(budget), "budget", "Expected best validation WER of n random trials, 80 % band",
+         lambda f: expected(f, budget), 2.4),
+        (bool(board.data_curve), "data_curve", f"{rate} of the best settings by hours of speech, 95 % intervals",
+         lambda f: hours(f, board), 2.4),
+        (parts > 0, "groups", f"{rate} by {kind}",
+         lambda f: groups(f, board), min(9.0, 0.13 * parts * (len(board.rows) + 1) + 1.0)),
+    ]  # fmt: skip
+    found = [(name, caption, draw, height) for there, name, caption, draw, height in wanted if there]
+    return [_drawn(board.folder / "figures", *each) for each in found]
+
+
+def _drawn(folder: Path, name: str, caption: str, draw: Draw, height: float) -> Picture:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(COLUMN, height), layout="constrained")
+        draw(figure)
+        for ending, metadata in NO_DATE.items():
+            content = io.BytesIO()
+            figure.savefig(content, format=ending, metadata=metadata)
+            (folder / f"{name}.{ending}").write_bytes(content.getvalue())
+    return Picture(name, caption, (folder / f"{name}.svg").read_bytes())
+
+
+def ranking(figure: "Figure", board: Board) -> None:
+    """Systems by rate with intervals; a bar below joins those tied with the best, as in a critical-difference plot."""
+    axes, rows = figure.subplots(), board.rows
+    for place, row in enumerate(rows):
+        low, high = (row.ci_low, row.ci_high) if row.ci_low is not None and row.ci_high is not None else (row.rate,) * 2
+        axes.plot([100 * low, 100 * high], [place, place], color=COLOURS[0])
+        filled = COLOURS[0] if row.tied_with_best else "white"
+        axes.plot(100 * row.rate, place, "o", color=COLOURS[0], markerfacecolor=filled, markersize=5)
+    axes.set_yticks(range(len(rows)), [short(row.system) for row in rows])
+    axes.invert_yaxis()
+    tied = [place for place, row in enumerate(rows) if row.tied_with_best]
+    if len(tied) > 1:
+        edge = axes.get_xlim()[1]
+        axes.plot([edge, edge], [min(tied) - 0.2, max(tied) + 0.2], color="black", linewidth=2.5, clip_on=False)
+    axes.set_xlabel(_rate(board))
+
+
+def _rate(board: Board) -> str:
+    return f"{board.judge.metric.upper().replace('_', ' ')} %"
+
+
+def pareto(figure: "Figure", board: Board) -> None:
+    """Rate against training time."""
+    axes = figure.subplots()
+    for place, row in enumerate(board.rows):
+        if row.train_seconds is None:
+            continue
+        colour = COLOURS[place % len(COLOURS)]
+        filled = colour if row.pareto else "white"
+        marker = "os^Dv"[place % 5]
+        axes.plot(row.train_seconds, 100 * row.rate, marker, color=colour, markerfacecolor=filled, linestyle="none",
+                  label=short(row.system))  # fmt: skip
+    axes.set_xlabel("training, seconds")
+    axes.set_ylabel(_rate(board))
+    axes.margins(0.1)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=7, handletextpad=0.2, columnspacing=0.8)
+
+
+def learning(figure: "Figure", curves: Sequence[CurvePoint]) -> None:
+    """Validation WER over examples seen: pruned trials dashed, the best heavy."""
+    axes = figure.subplots()
+    by_trial: dict[tuple[str, int], list[tuple[CurvePoint, float]]] = {}
+    for point in curves:
+        if point.wer is not None:  # a rung judged on the loss alone has none
+            by_trial.setdefault((point.study, point.trial), []).append((point, 100 * point.wer))
+    ended = [points for points in by_trial.values() if points[-1][0].state == "complete"]
+    best = min(ended or list(by_trial.values()), key=lambda points: points[-1][1])
+    chosen = sorted(by_trial.values(), key=lambda points: points[-1][1])[:MOST_LINES]
+    for points in chosen:
+        pruned = points[-1][0].state != "complete"
+        style = {"color": GREY, "linestyle": "--" if pruned else "-", "alpha": 0.8, "linewidth": 0.9}
+        if points is best:
+            style = {"color": COLOURS[0], "linewidth": 2.0, "zorder": 5}
+        x, y = [point.examples for point, _ in points], [wer for _, wer in points]
+        axes.plot(x, y, marker="x" if pruned else "o", markersize=3, **style)  # type: ignore[arg-type]
+    point, wer = best[-1]
+    axes.annotate(f"trial {point.trial}", (point.examples, wer), xytext=(-4, -8),
+                  textcoords="offset points", ha="right", color=COLOURS[0])  # fmt: skip
+    axes.margins(y=0.15)
+    axes.set_xlabel("examples seen")
+    axes.set_ylabel("validation WER %")
+
+
+def _sampled(board: Board) -> tuple[list[str], list[tuple[dict[str, object], float]]]:
+    """The settings that differ between trials, and each judged trial's settings with its WER."""
+    held: Records = [item for records in board.records.values() for item in records if item[1].kind == "trial"]
+    found = [(record.config.settings(), record.scores.wer) for _, record in held if record.scores]
+    names = sorted({name for settings, _ in found for name in settings})
+    return [n for n in names if len({str(settings.get(n)) for settings, _ in found}) > 1], found
+
+
+def parallel(figure: "Figure", board: Board) -> None:
+    """Each trial as a line through its settings; the darker, the lower its WER."""
+    names, trials = _sampled(board)
+    axes = figure.subplots()
+    if not names:
+        axes.text(0.5, 0.5, "no setting differs", ha="center")
+        return
+    places = [_places([settings.get(name) for settings, _ in trials]) for name in names]
+    rates = _places([rate for _, rate in trials])
+    order = sorted(range(len(trials)), key=lambda t: -trials[t][1])[-MOST_LINES:]
+    for rank, trial in enumerate(order):
+        share = (rank + 1) / len(order)
+        heights = [*(axis[0][trial] for axis in places), rates[0][trial]]
+        axes.plot(range(len(heights)), heights, color=COLOURS[0], alpha=0.15 + 0.75 * share**2, linewidth=0.6 + share)
+    for place, axis in enumerate([*places, rates]):
+        axes.axvline(place, color="black", linewidth=0.6)
+        for text, height, anchor in ((axis[1], -0.02, "top"), (axis[2], 1.02, "bottom")):
+            axes.text(place, height, text, ha="center", va=anchor, fontsize=5.5)
+    labels = [name.replace("_", "\n") for name in names]
+    axes.set_xticks(range(len(names) + 1), [*labels, "WER"], fontsize=6)
+    axes.tick_params(axis="x", pad=14, length=0)
+    axes.set_yticks([])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.set_ylim(-0.1, 1.1)
+
+
+def _places(values: list[object]) -> tuple[list[float], str, str]:
+    """Heights from 0 to 1, and the labels of the two ends: numbers on a linear or, over a wide range, a log scale."""
+    import math
+
+    numbers = [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values]
+    known = [n for n in numbers if n is not None]
+    if len(known) < len(values):
+        kinds = sorted({str(v) for v in values}, key=lambda text: (len(text), text))
+        step = max(1, len(kinds) - 1)
+        return [kinds.index(str(v)) / step for v in values], f"{len(kinds)} sets", ""
+    low, high = min(known), max(known)
+    log = low > 0 and high / low >= 10
+    scale: Callable[[float], float] = math.log if log else float
+    width = (scale(high) - scale(low)) or 1.0
+    return [(scale(n) - scale(low)) / width for n in known], f"{low:.3g}", f"{high:.3g}"
+
+
+def bars(figure: "Figure", importances: Sequence[Importance]) -> None:
+    """Importances, the highest on top."""
+    axes = figure.subplots()
+    axes.barh(range(len(importances)), [i.importance for i in importances], color=COLOURS[0], height=0.65)
+    axes.set_yticks(range(len(importances)), [short(i.setting) for i in importances])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"share of the variation, {importances[0].trials} trials")
+
+
+def expected(figure: "Figure", budget: Sequence[BudgetPoint]) -> None:
+    """The budget curve of each study."""
+    axes = figure.subplots()
+    for place, study in enumerate(dict.fromkeys(point.study for point in budget)):
+        points = [point for point in budget if point.study == study]
+        counts = [point.trials for point in points]
+        axes.plot(counts, [100 * p.expected_best for p in points], color=COLOURS[place % 7], label=short(study))
+        banded = [p for p in points if p.band_low is not None and p.band_high is not None]
+        lows, highs = [100 * (p.band_low or 0) for p in banded], [100 * (p.band_high or 0) for p in banded]
+        axes.fill_between([p.trials for p in banded], lows, highs, color=COLOURS[place % 7], alpha=0.15, linewidth=0)
+    axes.set_xlabel("random trials")
+    axes.set_ylabel("best validation WER %")
+    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
+    axes.legend()
+
+
+def hours(figure: "Figure", board: Board) -> None:
+    """Rate over hours of training speech, on a logarithmic axis that bears the hours themselves."""
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    for place, study in enumerate(dict.fromkeys(point.study for point in board.data_curve)):
+        points = [p for p in board.data_curve if p.study == study and p.hours]
+        x, y = [p.hours or 0.0 for p in points], [100 * p.rate for p in points]
+        known = [p for p in points if p.ci_low is not None and p.ci_high is not None]
+        colour = COLOURS[place % len(COLOURS)]
+        axes.plot(x, y, "o-", color=colour, markersize=4, label=short(study))
+        for p in known:
+            axes.plot(
+                [p.hours or 0.0] * 2, [100 * (p.ci_low or 0), 100 * (p.ci_high or 0)], color=colour, linewidth=0.8
+            )
+    ticks = sorted({p.hours for p in board.data_curve if p.hours})
+    axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.margins(0.1)
+    axes.set_xlabel("hours of training speech")
+    axes.set_ylabel(_rate(board))
+    if len(board.studies) > 1:
+        axes.legend()
+
+
+def groups(figure: "Figure", board: Board) -> None:
+    """Rates by group under the first grouping, one bar a system."""
+    axes = figure.subplots()
+    kind = board.groups[0].grouping
+    names = list(dict.fromkeys(row.group for row in board.groups if row.grouping == kind))[:20]
+    systems = [row.system for row in board.rows][: len(COLOURS)]
+    held = {(row.group, row.system): row.rate for row in board.groups if row.grouping == kind}
+    high = 0.8 / len(systems)
+    for place, system in enumerate(systems):
+        heights = [place_of - 0.4 + high * (place + 0.5) for place_of in range(len(names))]
+        values = [100 * (held[name, system] or 0.0) for name in names]
+        axes.barh(heights, values, height=high, color=COLOURS[place], label=short(system))
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel(_rate(board))
+    figure.legend(loc="outside upper center", ncols=2, fontsize=7, handlelength=1.0, columnspacing=0.8)

@@ -1,0 +1,198 @@
+"""leaderboard.html and report.html: self-contained pages that ask nothing of a network."""
+
+import base64
+import mimetypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from harness import catalog
+from harness.compare.board import Board
+from harness.compare.report.captions import captions
+from harness.compare.statistics.data_curve import FRACTION_FIELDS, DataPoint
+from harness.compare.tables import columns
+from harness.compare.tables.columns import percent, probability, signed
+from harness.compare.tables.escape import visible
+from harness.errors import UserError
+from harness.orchestration.time_accounting import time_spent, time_table
+from harness.spec.published import Figure
+from harness.spec.task import FolderSource
+
+DIFFERENCE = ["system", "reference", "difference [95 %]", "p", "Holm p", "P(better)", "seeds", "MAPSSWE p", "claim"]
+MOST_TEXT = 4_000_000  # characters of transcripts in the report
+MOST_AUDIO = 6_000_000  # bytes of recordings in the report
+COSTS = {
+    "train_seconds": "training seconds",
+    "peak_memory_bytes": "peak memory, bytes",
+    "trainable_parameters": "trainable parameters",
+    "adapter_bytes": "stored bytes",
+    "rtfx": "RTFx (more is better)",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in the report."""
+
+    name: str
+    caption: str
+    svg: bytes
+
+
+def _environment() -> Environment:
+    found = Environment(loader=PackageLoader("harness.compare"), autoescape=True, trim_blocks=True)
+    found.filters["visible"] = lambda value: visible(str(value))
+    return found
+
+
+def _asset(name: str) -> Markup:
+    text = (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704 - our own file, not data
+
+
+def leaderboard_page(board: Board) -> str:
+    """The table alone."""
+    shown = columns.filled(columns.chosen("full", board.judge.metric), board.rows)
+    page = _environment().get_template("leaderboard.html.j2")
+    return page.render(
+        title=visible(board.title),
+        style=_asset("style.css"),
+        columns=shown,
+        rows=board.rows,
+        captions=captions(board),
+    )
+
+
+def report_page(board: Board, pictures: Sequence[Picture], published: Sequence[Figure], lead: str) -> str:
+    """Everything in one file: table, Pareto, differences, figures, groups, transcripts with audio."""
+    shown = columns.filled(columns.chosen("full", board.judge.metric), board.rows)
+    short = {column.name for column in columns.chosen("short", board.judge.metric)} | {"claim", "seeds", "pareto"}
+    utterances, left_out = _utterances(board)
+    costs = [(f, label) for f, label in COSTS.items() if any(getattr(r, f) is not None for r in board.rows)]
+    data = {
+        "short": [column.name in short for column in shown],
+        "metric": board.judge.metric.upper().replace("_", " "),
+        "points": [_point(row, [field for field, _ in costs]) for row in board.rows],
+        "systems": [row.system for row in board.rows],
+        "utterances": utterances,
+    }
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=visible(board.title),
+            lead=lead,
+            style=_asset("style.css"),
+            script=_asset("report.js"),
+            columns=shown,
+            rows=board.rows,
+            captions=captions(board),
+            notes=[(row.system, row.notes) for row in board.rows if row.notes],
+            costs=costs,
+            significance_fields=DIFFERENCE,
+            significance=[_difference(c) for c in board.comparisons],
+            hour_fields=FRACTION_FIELDS,
+            hours=[_hours(point) for point in board.data_curve],
+            figures=[(p.name, p.caption, base64.b64encode(p.svg).decode()) for p in pictures],
+            group_fields=["grouping", "group", "utterances", *(row.system for row in board.rows)],
+            groups=_groups(board),
+            time_fields=["study", "phase", "share", "what it is"],
+            time=[(f.path.name, *row) for f in board.studies for row in time_table(time_spent(f))],
+            published_fields=["system", "figure", "data", "source", "what differs"],
+            published=[(f.system, f.shown, f"{f.data}, {f.split}", f.source, f.differs) for f in published],
+            data=data,
+            left_out=left_out,
+        )
+    )
+
+
+def _point(row: Any, fields: list[str]) -> dict[str, Any]:
+    held = {field: getattr(row, field) for field in fields}
+    return {"system": row.system, "rate": row.rate, "low": row.ci_low, "high": row.ci_high, **held}
+
+
+def _difference(c: Any) -> list[str]:
+    interval = "" if c.ci_low is None else f" [{signed(c.ci_low)}, {signed(c.ci_high)}]"
+    seeds = "" if c.seed_low is None else f"{signed(c.seed_difference)} [{signed(c.seed_low)}, {signed(c.seed_high)}]"
+    better = percent(c.probability_of_improvement, 0)
+    chance = f"{better} %" if better else ""
+    tests = (probability(c.p), probability(c.p_holm), chance, seeds, probability(c.mapsswe_p))
+    return [c.system, c.reference, signed(c.difference) + interval, *tests, c.verdict]
+
+
+def _hours(p: DataPoint) -> list[str]:
+    interval = "" if p.ci_low is None else f"{percent(p.ci_low)} to {percent(p.ci_high)}"
+    length = "" if p.hours is None else f"{p.hours:.3g}"
+    part = f"{100 * p.fraction:g} %"
+    return [p.system, part, length, str(p.seeds), percent(p.rate), interval, percent(p.wer_validation)]
+
+
+def _groups(board: Board) -> list[list[str]]:
+    """One line a group, one column a system."""
+    held: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in board.groups:
+        held.setdefault((row.grouping, row.group), {})[row.system] = row
+    lines = []
+    for (kind, name), found in held.items():
+        some = next(iter(found.values()))
+        lines.append([kind, name, str(some.utterances), *(percent(found[row.system].rate) for row in board.rows)])
+    return lines
+
+
+def _utterances(board: Board) -> tuple[list[dict[str, Any]], int]:
+    """The utterances of the browser, those on which systems differ most first, and how many had to stay out."""
+    systems = {system.name: system.runs[0] for system in board.systems}
+    runs = [systems[row.system] for row in board.rows]
+    errors = np.array([run.counts.words.errors for run in runs])
+    order = np.argsort(-(errors.max(axis=0) - errors.min(axis=0)), kind="stable")
+    audio, size = _Audio(board), 0
+    found: list[dict[str, Any]] = []
+    for row in (int(place) for place in order):
+        texts = [run.hypotheses[row] for run in runs]
+        size += len(board.test.references[row]) + sum(map(len, texts))
+        if size > MOST_TEXT and found:
+            break
+        about = (board.test.speakers[row], board.test.conditions[row])
+        found.append(
+            {
+                "id": board.test.ids[row],
+                "about": " · ".join(name for name in about if name),
+                "reference": board.test.references[row],
+                "hypotheses": texts,
+                "errors": errors[:, row].tolist(),
+                "audio": audio.embedded(board.test.ids[row]),
+            }
+        )
+    return found, len(board.test.ids) - len(found)
+
+
+class _Audio:
+    """Recordings as data addresses, until the report would become too large."""
+
+    def __init__(self, board: Board) -> None:
+        self._left, self._folder = MOST_AUDIO, None
+        if board.task is not None:
+            try:
+                sources = catalog.task(board.task).sources
+                if len(sources) == 1 and isinstance(sources[0], FolderSource):  # ids are then files of its folder
+                    self._folder = sources[0].folder.resolve()
+            except UserError:  # the speech is not here: transcripts need no audio
+                self._folder = None
+
+    def embedded(self, name: str) -> str | None:
+        if self._folder is None:
+            return None
+        path = (self._folder / name).resolve()
+        kind = mimetypes.guess_type(path.name)[0] or ""
+        if not path.is_relative_to(self._folder) or not kind.startswith("audio/") or not path.is_file():
+            return None
+        content = path.read_bytes()
+        self._left -= len(content)
+        if self._left < 0:
+            return None
+        return f"data:{kind};base64,{base64.b64encode(content).decode()}"

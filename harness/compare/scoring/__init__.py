@@ -1,0 +1,1 @@
+"""Transcripts of the test split, and their error counts per utterance."""

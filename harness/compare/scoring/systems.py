@@ -1,0 +1,173 @@
+"""What stands on the board: which runs of a study are compared, and every system with its error counts."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.compare.scoring.counts import Counts
+from harness.errors import UserError
+from harness.records.study_folder import StudyFolder, again_name, is_searched
+from harness.records.tuned_baselines import tuned_baselines
+from harness.spec.result import Kind, Record
+
+Metric = Literal["wer", "wer_raw", "cer"]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One decoding of the test set."""
+
+    seed: int | None
+    hypotheses: tuple[str, ...]
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class System:
+    """One row: its runs (one a seed), and what is known of how it came about."""
+
+    name: str
+    kind: Kind
+    runs: tuple[Run, ...]
+    record: Record | None = None
+    study: str | None = None
+    rtfx: float | None = None
+    decoding: dict[str, Any] | None = None
+    latency_seconds: float | None = None
+    tuning: tuple[float, int] | None = None  # seconds and trials of the search that it was chosen from
+    notes: tuple[str, ...] = ()
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether another seed would change nothing: nothing was trained."""
+        return self.kind == "zero_shot"
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it was trained on a part of train: no rival of the others, a point of the curve over hours."""
+        return self.record is not None and self.record.portion.fraction < 1
+
+    @property
+    def validation_wer(self) -> float | None:
+        """What the run that was selected had on validation."""
+        return self.record.scores.wer if self.record and self.record.scores else None
+
+    def errors(self, metric: Metric) -> Floats:
+        """(utterances,): errors, averaged over the seeds."""
+        return self.mean(lambda counts: run_errors(counts, metric))
+
+    def length(self, metric: Metric) -> Floats:
+        """(utterances,): reference words, or characters."""
+        return reference_length(self.runs[0].counts, metric)
+
+    def rates(self, metric: Metric) -> dict[int | None, float]:
+        """The pooled rate of each seed."""
+        length = self.length(metric).sum()
+        return {run.seed: float(run_errors(run.counts, metric).sum() / length) for run in self.runs}
+
+    def mean(self, values: Callable[[Counts], npt.NDArray[Any]]) -> Floats:
+        """(utterances,): some count of each utterance, averaged over the seeds."""
+        found: Floats = np.mean([values(run.counts) for run in self.runs], axis=0)
+        return found
+
+
+def run_errors(counts: Counts, metric: Metric) -> npt.NDArray[np.int32]:
+    """Errors of each utterance, (utterances,)."""
+    if metric == "cer":
+        return counts.character_errors
+    return counts.words.errors if metric == "wer" else counts.raw.errors
+
+
+def reference_length(counts: Counts, metric: Metric) -> Floats:
+    """What the errors are divided by, of each utterance, (utterances,)."""
+    if metric == "cer":
+        return counts.characters.astype(np.float64)
+    return (counts.words if metric == "wer" else counts.raw).reference.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A system of a study before its transcripts are there: the run that was selected, and those that are scored."""
+
+    study: StudyFolder
+    name: str
+    record: Record
+    runs: tuple[tuple[Path, Record], ...]
+    tuning: tuple[float, int] | None = None
+    notes: tuple[str, ...] = ()
+
+
+Records = list[tuple[Path, Record]]
+
+
+def candidates(folder: StudyFolder, records: Records, top: int, split: str = "test") -> list[Candidate]:
+    """Every completed baseline, as it is and tuned, the `top` trials on validation, and every trial run again.
+
+    The best trial's settings on parts of train come too, and on test its refit, which has seen validation.
+
+    Where a configuration was run again with fresh seeds, those runs are scored, and the run that was tuned, or that
+    used the tuning seed, is left out.
+
+    Raises:
+        UserError: if nothing was completed.
+    """
+    complete = [(path, record) for path, record in records if record.state == "complete"]
+    if not complete:
+        raise UserError(f"study {folder.path.name!r} has no completed run yet; run_sweep.py goes on with it")
+    again: dict[str, Records] = defaultdict(list)
+    first: dict[str, Records] = defaultdict(list)
+    other: dict[str, Records] = defaultdict(list)
+    for path, record in complete:
+        if not record.portion.whole:
+            other[path.parent.name].append((path, record))
+        elif record.kind == "replicate":
+            again[path.parent.name].append((path, record))
+        elif record.kind in ("zero_shot", "recipe") and not is_searched(record):
+            first[record.name].append((path, record))
+    trials = sorted(
+        (item for item in complete if item[1].kind == "trial" and item[1].scores),
+        key=lambda item: (item[1].scores.wer if item[1].scores else 0.0, item[1].number),
+    )
+    chosen = trials[:top] + [item for item in trials[top:] if str(item[1].number) in again]
+
+    def candidate(name: str, runs: Records, **about: Any) -> Candidate:
+        path, record = runs[0]
+        scored = sorted(again[again_name(path)] or runs, key=lambda item: item[1].seed)
+        return Candidate(folder, name, record, tuple(scored), **about)
+
+    search = _tuning(records)
+    return [
+        *(candidate(name, runs, notes=runs[0][1].notes) for name, runs in first.items()),
+        *(
+            candidate(t.name, [t.best], notes=(t.note, *t.best[1].notes), tuning=(t.seconds, t.trials))
+            for t in tuned_baselines(records)
+        ),
+        *(candidate(r.name, [(path, r)], notes=r.notes, tuning=search) for path, r in chosen),
+        *(
+            Candidate(folder, runs[0][1].name, runs[0][1], tuple(runs), search, runs[0][1].notes)
+            for runs in other.values()
+            if trials and runs[0][1].number == trials[0][1].number and _may_stand(runs[0][1], split)
+        ),
+    ]
+
+
+def _may_stand(record: Record, split: str) -> bool:
+    """Whether a run on other speech than train has a place: a refit on test alone, parts where rates are compared."""
+    return split == "test" or (split == "validation" and not record.portion.with_validation)
+
+
+def _tuning(records: Records) -> tuple[float, int]:
+    costs = [record.cost for _, record in records if record.kind == "trial"]
+    return sum(cost.train_seconds + cost.evaluation_seconds for cost in costs if cost), len(costs)
+
+
+def best_on_validation(systems: list[System]) -> System | None:
+    """The run here with the lowest validation WER; the names decide between equals."""
+    judged = [system for system in systems if system.validation_wer is not None]
+    return min(judged, key=lambda system: (system.validation_wer, system.name), default=None)

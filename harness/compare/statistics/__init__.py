@@ -1,0 +1,1 @@
+"""Intervals, significance tests, and what the trials tell of the search."""

@@ -1,0 +1,32 @@
+"""Which systems nothing else beats in every respect."""
+
+from collections.abc import Mapping, Sequence
+
+from harness.search.pareto import on_front
+
+# What is weighed, and which way is better; a system that lacks one of these is not judged.
+DIRECTIONS = {
+    "rate": "lower",
+    "peak_memory_bytes": "lower",
+    "train_seconds": "lower",
+    "trainable_parameters": "lower",
+}
+
+
+def pareto_front(
+    rows: Sequence[Mapping[str, float | None]], directions: Mapping[str, str] = DIRECTIONS
+) -> list[bool | None]:
+    """Whether each row is on the front: no other is at least as good in all respects and better in one."""
+    points = [_point(row, directions) for row in rows]
+    front = iter(on_front([point for point in points if point is not None]))
+    return [None if point is None else next(front) for point in points]
+
+
+def _point(row: Mapping[str, float | None], directions: Mapping[str, str]) -> tuple[float, ...] | None:
+    values = []
+    for field, direction in directions.items():
+        value = row[field]
+        if value is None:
+            return None
+        values.append(value if direction == "lower" else -value)
+    return tuple(values)

@@ -1,0 +1,1 @@
+"""The feature store: log-mel features and decoded audio, prepared once and memory-mapped."""

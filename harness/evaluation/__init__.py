@@ -1,0 +1,1 @@
+"""Decoding, long recordings, error rates and text normalizers."""

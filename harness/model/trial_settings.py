@@ -1,0 +1,70 @@
+"""What a trial changes on the resident model beside its weights: dropout, masking, window, checkpointing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from harness.model.base import Base
+from harness.model.parameters import POSITIONS_PER_SECOND
+from harness.spec.trial import TrialConfig
+
+CONFIGURED = (
+    "mask_time_prob",
+    "mask_time_length",
+    "mask_feature_prob",
+    "mask_feature_length",
+)
+
+
+@contextmanager
+def shaped(base: Base, config: TrialConfig) -> Iterator[None]:
+    """Give the base a trial's dropout, SpecAugment, window and checkpointing, and take them back afterwards."""
+    model, before = base.model, dict(base.model.config.to_dict())
+    positions = model.model.encoder.embed_positions
+    _set_dropout(model, config.dropout, config.attention_dropout, config.activation_dropout)
+    for name in CONFIGURED:
+        setattr(model.config, name, getattr(config, name))
+    model.config.apply_spec_augment = config.mask_time_prob > 0 or config.mask_feature_prob > 0
+    if config.encoder_window_seconds is not None:
+        _cut_window(base, round(config.encoder_window_seconds * POSITIONS_PER_SECOND))
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_disable()
+        model.model.encoder.embed_positions = positions
+        for name in (*CONFIGURED, "apply_spec_augment", "max_source_positions"):
+            setattr(model.config, name, before[name])
+        _set_dropout(model, before["dropout"], before["attention_dropout"], before["activation_dropout"])
+
+
+def _set_dropout(model: nn.Module, hidden: float, attention: float, activation: float) -> None:
+    for module in model.modules():
+        kind, rates = type(module).__name__, dict[str, float]()
+        if kind == "WhisperAttention":
+            rates = {"dropout": attention}
+        elif kind in ("WhisperEncoder", "WhisperDecoder"):
+            rates = {"dropout": hidden}
+        elif kind in ("WhisperEncoderLayer", "WhisperDecoderLayer"):
+            rates = {"dropout": hidden, "activation_dropout": activation}
+        for name, rate in rates.items():
+            setattr(module, name, rate)
+
+
+def _cut_window(base: Base, positions: int) -> None:
+    """Keep the first positions of the encoder: the same sinusoids over a shorter window."""
+    encoder = base.model.model.encoder
+    whole = encoder.embed_positions.weight
+    if positions > len(whole):
+        raise ValueError(f"encoder_window_seconds is longer than the model's {len(whole) / POSITIONS_PER_SECOND:g} s")
+    cut = nn.Embedding(positions, whole.shape[1], _weight=whole[:positions].detach().clone())
+    encoder.embed_positions = cut.to(whole.device).requires_grad_(False)
+    base.model.config.max_source_positions = positions
+
+
+def window_frames(base: Base) -> int:
+    """Mel frames that the encoder takes as it stands."""
+    return 2 * int(base.model.config.max_source_positions)

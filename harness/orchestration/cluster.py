@@ -1,0 +1,180 @@
+"""Workers as jobs of a cluster, by submitit: this process submits them, watches, reaps and writes MLflow."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import submitit
+from optuna.trial import FrozenTrial
+from rich.console import Console
+
+from harness.errors import UserError
+from harness.hardware.processes import die_with_parent
+from harness.orchestration.display import Terminal
+from harness.orchestration.gpu_assignment import Post
+from harness.orchestration.recovery import LOST, reap
+from harness.orchestration.stop_conditions import enough
+from harness.orchestration.stop_signals import Stop
+from harness.orchestration.trainer_launch import python_path
+from harness.orchestration.trial_loop import carry_out_trials
+from harness.orchestration.worker import Watcher, Worker
+from harness.plan import Plan, needed_dimensions
+from harness.records.study_folder import Run, is_stored, read_record
+from harness.search.heartbeat import GRACE_SECONDS, Heart, Watch
+from harness.search.storage import Database
+from harness.search.study import Study
+
+COORDINATOR = "coordinator"  # of the study, an attribute: the one whose jobs may work, null when they are to stop
+LOOK_SECONDS = 2.0
+JOBS_LOST = 5  # in a row without a finished trial
+
+
+def job(plan: Plan, post: Post, runs: list[Run]) -> None:
+    """One worker: its share of the baselines, then trials; SIGTERM lets it finish its rung."""
+    stop, began = Stop(), time.monotonic()
+
+    def may_begin() -> bool:
+        return not stop.asked.is_set() and enough(plan, study, time.monotonic() - began) is None
+
+    if post.parent is not None:
+        die_with_parent()
+        threading.Thread(target=_outlive_not, args=(post.parent,), daemon=True).start()
+    database = Database(plan.folder.path, plan.place.address())
+    study, heart = (
+        Study(plan.folder, plan.study, plan.space, plan.seed, database, needed_dimensions(plan)),
+        Heart(database),
+    )
+    threading.Thread(target=_listen, args=(study, post, stop), daemon=True).start()
+    worker = Worker(plan, Terminal(plan, Console(soft_wrap=True)), [], stop, post)
+    worker.watchers.append(worker.display)
+    with stop.signals(worker.display.say, [worker]):
+        try:
+            for run in runs:
+                if not stop.asked.is_set():
+                    worker.carry_out(run)
+            carry_out_trials(study, worker, heart, plan.trials, post.name, may_begin)
+        finally:
+            heart.stop()
+            worker.close()
+
+
+def _outlive_not(parent: int) -> None:
+    """End this process when the one that submitted it is gone: under the local executor nobody else would."""
+    while os.path.exists(f"/proc/{parent}"):
+        time.sleep(1.0)
+    os._exit(1)  # the trainer dies with this process
+
+
+def _listen(study: Study, post: Post, stop: Stop) -> None:
+    while study.optuna.user_attrs.get(COORDINATOR) == post.coordinator:
+        time.sleep(LOOK_SECONDS)
+    stop.asked.set()
+
+
+def _has_ended(run: Run) -> bool:
+    """Whether a run has a record, and not one that says it was interrupted."""
+    return is_stored(run.folder) and not (read_record(run.folder).reason or "").startswith("interrupted")
+
+
+class Cluster:
+    """The jobs of one sweep."""
+
+    def __init__(
+        self, plan: Plan, study: Study, posts: Sequence[Post], watchers: Sequence[Watcher], stop: Stop
+    ) -> None:
+        self.plan, self.study, self.posts, self.watchers, self.stop = plan, study, posts, watchers, stop
+        self.name, self._began = posts[0].coordinator, time.monotonic()
+        self.watch = Watch(study.database)
+        self.jobs: dict[int, submitit.Job[None]] = {}
+        self._whole = False
+        os.environ["PYTHONPATH"] = python_path()  # so that jobs find the harness
+        self._told = {plan.folder.key(folder) for folder, _ in plan.folder.records()}
+
+    def run(self, baselines: Sequence[Run], say: Callable[[str], None]) -> None:
+        """Keep every post manned until the study has its number of trials, or stopping is asked for."""
+        lost, used = 0, self.study.used()
+        with self._coordinating():
+            while True:
+                ended = [number for number, job in self.jobs.items() if job.done()]
+                for number in ended:
+                    del self.jobs[number]
+                lost, before, used = lost + len(ended), used, self.study.used()
+                lost = lost if used == before else 0
+                if lost > JOBS_LOST * len(self.posts):
+                    raise UserError(f"jobs end without work done; their logs are in {self._logs}")
+                self._reap()
+                self._tell()
+                missing = [run for run in baselines if not _has_ended(run)]
+                searching = used < self.plan.trials and not self._late()
+                self._whole = not missing and used >= self.plan.trials
+                if self._whole or self.stop.asked.is_set() or not (searching or missing or self.jobs):
+                    return
+                for post in self.posts:
+                    share = [run for run in baselines[post.number :: len(self.posts)] if run in missing]
+                    if post.number not in self.jobs and (share or searching):  # a job without work would end at once
+                        self.jobs[post.number] = self._submit(post, share)
+                        say(f"worker {post.number} is job {self.jobs[post.number].job_id}")
+                time.sleep(LOOK_SECONDS)
+
+    def _late(self) -> bool:
+        """Whether no trial is to be begun any more; those at work are waited for."""
+        return enough(self.plan, self.study, time.monotonic() - self._began) is not None
+
+    @property
+    def _logs(self) -> str:
+        return str(self.plan.folder.path / "jobs")
+
+    def _submit(self, post: Post, runs: list[Run]) -> "submitit.Job[None]":
+        place = self.plan.place
+        executor = submitit.AutoExecutor(folder=self._logs, cluster="slurm" if place.launcher == "slurm" else "local")
+        settings: dict[str, Any] = {"timeout_min": 24 * 60, "name": self.plan.study}
+        if place.launcher == "slurm":
+            settings |= {"gpus_per_node": 1, **{f"slurm_{k}": v for k, v in place.slurm}}
+        executor.update_parameters(**settings)
+        plan = replace(self.plan, place=replace(place, mlflow_uri=None))  # this process alone writes MLflow
+        return executor.submit(job, plan, post, runs)
+
+    def _reap(self) -> None:
+        """Trials of jobs that ended, and of whatever has been silent for too long."""
+        alive = {f"{self.name}-{number}" for number in self.jobs}
+        running = self.study.running()
+        silent = set(self.watch.silent([trial._trial_id for trial in running]))
+
+        def dead(trial: FrozenTrial) -> bool:
+            worker = str(trial.user_attrs.get("worker", ""))
+            return trial._trial_id in silent or (worker.startswith(self.name) and worker not in alive)
+
+        reap(self.study, self.plan, dead, LOST, "died")
+
+    def _tell(self) -> None:
+        """Tell the watchers of records that have come."""
+        for folder, record in self.plan.folder.records(known=self._told):
+            self._told.add(self.plan.folder.key(folder))
+            run = Run.of(folder, record)
+            for watcher in self.watchers:
+                watcher.begin(run)
+                for rung in record.rungs:
+                    watcher.rung(run, rung)
+                watcher.end(run, record)
+
+    @contextmanager
+    def _coordinating(self) -> Iterator[None]:
+        self.study.optuna.set_user_attr(COORDINATOR, self.name)
+        try:
+            yield
+        finally:
+            self.study.optuna.set_user_attr(COORDINATOR, None)
+            # A job may still finish its rung; where all work is done, one that does not leave is stuck.
+            end = time.monotonic() + (GRACE_SECONDS if self._whole else float("inf"))
+            while self._at_work() and time.monotonic() < end and not self.stop.now.is_set():
+                time.sleep(LOOK_SECONDS / 4)
+            for left in self._at_work():
+                left.cancel()
+            self._tell()
+
+    def _at_work(self) -> list["submitit.Job[None]"]:
+        return [job for job in self.jobs.values() if not job.done()]

@@ -1,0 +1,253 @@
+"""What run_sweep.py does: sweep, dry run, list."""
+
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+
+from harness import catalog
+from harness.errors import UserError
+from harness.model.parameters import count, dimensions
+from harness.orchestration.display import Terminal, print_data, settings
+from harness.orchestration.startup import alone, first_trainer
+from harness.orchestration.summary import summary
+from harness.orchestration.trainer_launch import Trainer, TrainerDiedError
+from harness.plan import CACHE_DIR, STORAGE_VARIABLE, Goals, Place, Plan, make_plan
+from harness.records.files import write_json
+from harness.records.study_folder import is_searched, open_study, studies
+from harness.records.tuned_baselines import tuned_baselines
+from harness.spec.result import Record
+from harness.spec.techniques import STANDARD, Technique
+from harness.spec.trial import TrialConfig
+
+PACK = {"auto": None, "off": 1}
+
+
+def plan_of(options: Namespace) -> Plan:
+    """The plan that the command line asks for."""
+    return make_plan(
+        options.space,
+        trials=options.trials,
+        seed=options.seed,
+        results=options.results,
+        task=options.task,
+        model=options.model,
+        study=options.study,
+        baselines=options.baselines,
+        timeout=options.timeout,
+        cache_dir=options.cache_dir or CACHE_DIR,
+        keep=options.keep,
+        processes=options.processes,
+        techniques=techniques(options),
+        place=place_of(options),
+        override=overrides(options),
+        goals=goals(options),
+    )
+
+
+def techniques(options: Namespace) -> tuple[Technique, ...]:
+    """What makes trials fast, as far as it is wanted."""
+    wanted = (*STANDARD, "compile") if options.compile else STANDARD
+    return tuple(name for name in wanted if name not in options.without)
+
+
+def place_of(options: Namespace) -> Place:
+    """Who carries the sweep out.
+
+    Raises:
+        UserError: for an address that shows a password to whoever lists processes.
+    """
+    storage = options.storage
+    if storage is not None or STORAGE_VARIABLE in os.environ:
+        from harness.search.storage import driver, has_password, without_password
+
+        if storage is not None and has_password(storage):
+            raise UserError(
+                f"a password on the command line can be read by everybody on this machine; give it in PGPASSWORD or "
+                f"~/.pgpass, or the whole address in {STORAGE_VARIABLE}"
+            )
+        driver(given := os.environ.get(STORAGE_VARIABLE) or storage)
+        storage = without_password(given)
+    mlflow_uri = options.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if mlflow_uri and urlsplit(mlflow_uri).password:
+        raise UserError(
+            "the address of MLflow's server must not hold a password; "
+            "give it in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return Place(
+        workers=None if options.workers == "auto" else int(options.workers),
+        trials_per_gpu=options.trials_per_gpu,
+        pack=PACK[options.pack] if options.pack in PACK else int(options.pack),
+        launcher=options.launcher,
+        slurm=tuple(options.slurm),
+        storage=storage,
+        mlflow_uri=mlflow_uri,
+    )
+
+
+def overrides(options: Namespace) -> dict[str, Any]:
+    """The fields of the space that an option replaces."""
+    limits = {name: getattr(options, f"max_{name}") for name in ("vram", "train_time", "trainable")}
+    given: dict[str, Any] = {
+        "sampler": {"name": options.sampler} if options.sampler else None,
+        "pruner": {"name": options.pruner} if options.pruner else None,
+        "judge": options.judge,
+        "objectives": options.objectives.split(",") if options.objectives else None,
+        "limits": {name: value for name, value in limits.items() if value is not None} or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def goals(options: Namespace) -> Goals:
+    """Where the search starts, when it has done enough, and what follows it."""
+    return Goals(
+        warm_start=tuple(options.warm_start or ()),
+        patience=options.patience,
+        gpu_hours=options.budget_gpu_hours,
+        confirm=options.confirm,
+        seeds=options.seeds,
+        tune_baselines=options.tune_baselines,
+        refit=options.refit,
+        data_fractions=options.data_fractions,
+    )
+
+
+def sweep(options: Namespace) -> int:
+    """Run or go on with a study; says at the end what won."""
+    plan, console = plan_of(options), Console(soft_wrap=True)
+    print_plan(plan, console)
+    with alone(plan), first_trainer(plan) as trainer:
+        from harness.orchestration.sweep import (
+            Sweep,  # MLflow and SQLAlchemy take seconds, in which the trainer comes up
+        )
+
+        with Terminal(plan, console) as display:
+            sweep = Sweep(plan, display, trainer)
+            best = sweep.run()
+    print_end(plan, best, console, sweep.ended)
+    return 0
+
+
+def status(options: Namespace) -> int:
+    """How a study stands."""
+    from harness.orchestration.status import print_status
+
+    folder = open_study(options.results, options.status)
+    print_status(folder, place_of(options).address(), Console())
+    return 0
+
+
+def prepare_only(options: Namespace) -> int:
+    """Prepare the data and nothing else: on a machine without a GPU, for one that shares or is given the cache."""
+    plan, console = plan_of(options), Console(soft_wrap=True)
+    order = plan.opening().model_copy(update={"prepare_only": True})
+    try:
+        with Trainer(order, plan.folder.path / "trainer.log") as trainer:
+            report = trainer.come_up(lambda text: print(text, flush=True)).ready.data
+    except TrainerDiedError as error:
+        raise UserError(str(error)) from None
+    write_json(plan.folder.path / "data_report.json", report)
+    print_data(report, console)
+    console.print(f"prepared for {plan.model}; cache {plan.cache_dir}", highlight=False)
+    console.print(f"report in {plan.folder.path / 'data_report.json'}", highlight=False)
+    return 0
+
+
+def preflight(options: Namespace) -> int:
+    """A few steps of the heaviest configuration, and a forecast."""
+    from harness.orchestration.preflight import preflight as measure
+
+    plan, console = plan_of(options), Console(soft_wrap=True)
+    print_plan(plan, console)
+    measure(plan, options.price_per_hour, options.deadline, console)
+    return 0
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """What is about to happen."""
+    budget = plan.space.budget
+    console.print(f"study {plan.study}: {plan.space.description}", highlight=False)
+    console.print(f"  model {plan.model}, task {plan.task.name}, seed {plan.seed}", highlight=False)
+    rungs = ", ".join(budget.described(fraction) for fraction in budget.rungs)
+    console.print(f"  {plan.trials} trials of {budget.described()}, judged after {rungs}", highlight=False)
+    console.print(f"  sampled: {', '.join(plan.space.sampled)}", highlight=False)
+    space = plan.space
+    console.print(
+        f"  sampler {space.sampler.name}, pruner {space.pruner.name}, judged on {space.judge}", highlight=False
+    )
+    if limits := space.limits.given():
+        console.print(
+            f"  limits: {', '.join(f'{name} {value:,.0f}' for name, value in limits.items())}", highlight=False
+        )
+    if len(space.objectives) > 1:
+        console.print(f"  objectives: {', '.join(space.objectives)}", highlight=False)
+    console.print(f"  baselines: {', '.join(plan.recipes) or 'none'}", highlight=False)
+    console.print(f"  results in {plan.folder.path}", highlight=False)
+
+
+def print_end(plan: Plan, best: Record | None, console: Console, ended: str | None = None) -> None:
+    """What won, and how to look further."""
+    console.print()
+    if best is None or best.scores is None:
+        console.print("no trial was completed" if plan.trials else "no trial was asked for", highlight=False)
+    else:
+        console.print(f"best: {best.name}, validation WER {best.scores.wer:.1%}", style="bold", highlight=False)
+        console.print(f"  {settings(best.config)}", highlight=False)
+    stored = list(plan.folder.records())
+    records = [record for _, record in stored]
+    for line in summary(plan.space, records, ended):
+        console.print(line, highlight=False, markup=False)
+    for record in records:
+        if record.kind in ("zero_shot", "recipe") and not is_searched(record):
+            wer = f"{record.scores.wer:.1%}" if record.scores else record.reason
+            notes = f" ({'; '.join(record.notes)})" if record.notes else ""
+            console.print(f"  {record.name}: {wer}{notes}", highlight=False)
+    for held in tuned_baselines(stored):
+        assert held.best[1].scores is not None
+        console.print(f"  {held.name}: {held.best[1].scores.wer:.1%} ({held.note})", highlight=False, markup=False)
+    results = "" if plan.results == Path("results") else f" --results {plan.results}"
+    console.print(f"compare on test: python compare.py --study {plan.study}{results}", highlight=False)
+    if any(record.portion.with_validation and record.state == "complete" for record in records):
+        console.print(
+            f"publish refit:   python -m harness.publish --study {plan.study} --refit{results}", highlight=False
+        )
+    console.print(f"open the runs:   make ui STUDY={plan.study}", highlight=False)
+
+
+def dry_run(options: Namespace) -> int:
+    """Print configurations with their parameter counts, without weights, data or GPU."""
+    from harness.search.preview import draw
+
+    plan = plan_of(options)
+    dims = dimensions(plan.model)
+    named: list[tuple[str, TrialConfig]] = [(name, recipe.config) for name, recipe in plan.recipes.items()]
+    named += [(f"trial {number}", config) for number, config in enumerate(draw(plan.space, plan.trials, plan.seed))]
+    rows: list[dict[str, Any]] = []
+    for name, config in named:
+        trainable, total = count(dims, config)
+        rows.append(
+            {"name": name, "config": config.settings(), "trainable_parameters": trainable, "total_parameters": total}
+        )
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    table = Table("name", "settings", box=None, pad_edge=False)
+    table.add_column("trainable", justify="right")
+    table.add_column("of", justify="right")
+    for row, (_, config) in zip(rows, named, strict=True):
+        table.add_row(row["name"], settings(config), f"{row['trainable_parameters']:,}", f"{row['total_parameters']:,}")
+    Console().print(table)
+    return 0
+
+
+def print_names(results: Path) -> int:
+    """List what can be named."""
+    for title, folder in (("spaces", "search_spaces"), ("tasks", "tasks"), ("baselines", "baselines")):
+        print(f"{title}: {', '.join(catalog.names(folder))}")
+    print(f"studies in {os.fspath(results)}: {', '.join(studies(results)) or 'none'}")
+    return 0

@@ -1,0 +1,28 @@
+"""Room on the disk: of the trials of a search only the best keep their weights."""
+
+import shutil
+
+from harness.records.study_folder import StudyFolder, is_searched
+from harness.records.tuned_baselines import tuned_baselines
+from harness.search.leaders import ranked
+from harness.search.study import Study
+
+
+def keep_best(study: Study, keep: int, removed: set[int]) -> None:
+    """Remove the weights of all but the best `keep` complete trials. Baselines and replicates keep theirs.
+
+    A trial that was pruned or failed has stored none. `removed` remembers whose are gone, for they do not come back:
+    looking again at each trial each time would take longer with every trial.
+    """
+    for number in ranked(study)[keep:]:
+        if number not in removed:
+            shutil.rmtree(study.folder.trial(number) / "weights", ignore_errors=True)
+            removed.add(number)
+
+
+def keep_best_tuned(folder: StudyFolder) -> None:
+    """Of each baseline's own search only the best keeps its weights, and the recipe's own run."""
+    for held in tuned_baselines(folder.records()):
+        for place, record in held.runs[1:]:
+            if is_searched(record):
+                shutil.rmtree(place / "weights", ignore_errors=True)

@@ -1,0 +1,41 @@
+"""How a sweep opens: the study is claimed, then its first trainer comes up while this process imports the rest."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock, Timeout
+
+from harness.errors import DISK_FULL, UserError, is_disk_full
+from harness.orchestration.gpu_assignment import log_of, posts
+from harness.orchestration.trainer_launch import Trainer
+from harness.plan import Plan, claim
+
+
+@contextmanager
+def alone(plan: Plan) -> Iterator[None]:
+    """Hold the study, so that no other process on this machine works on it meanwhile.
+
+    Raises:
+        UserError: where the study is about something else, is being worked on, or the disk is full.
+    """
+    try:
+        claim(plan)
+        with FileLock(plan.folder.path / "supervisor.lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"study {plan.study!r} is already being worked on by another process") from None
+    except OSError as error:
+        if is_disk_full(error):
+            raise UserError(DISK_FULL) from None
+        raise
+
+
+@contextmanager
+def first_trainer(plan: Plan) -> Iterator[Trainer | None]:
+    """The trainer of the first worker, on its way up; None where jobs have their own. It ends with the context."""
+    if plan.place.launcher != "local":
+        yield None
+        return
+    post = posts(plan.place, plan.processes)[0]
+    with Trainer(plan.opening(), log_of(plan, post.number), post.threads, post.gpu, plan.processes) as trainer:
+        yield trainer

@@ -1,0 +1,214 @@
+"""The sweep: baselines, then trials until N slots are used, each recorded before anyone is told."""
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from harness.errors import UserError
+from harness.hardware.gpus import gpus
+from harness.orchestration.display import Terminal
+from harness.orchestration.follow_up_runs import followups
+from harness.orchestration.gpu_assignment import Post, posts
+from harness.orchestration.mlflow_thread import Mirroring
+from harness.orchestration.pack_size import trials_together
+from harness.orchestration.recovery import INTERRUPTED, reap, settle_attempts
+from harness.orchestration.retention import keep_best_tuned
+from harness.orchestration.shared_trainer import Shared
+from harness.orchestration.stop_conditions import enough
+from harness.orchestration.stop_signals import Stop
+from harness.orchestration.time_accounting import new_account
+from harness.orchestration.trainer_launch import Trainer
+from harness.orchestration.trial_loop import carry_out_trials
+from harness.orchestration.worker import Worker
+from harness.plan import Plan, needed_dimensions
+from harness.records.study_folder import Run, read_record
+from harness.search.baseline_tuning import tuning
+from harness.search.heartbeat import Heart
+from harness.search.leaders import best
+from harness.search.storage import Database
+from harness.search.study import SLOTS, Study
+from harness.search.warm_start import warm_start
+from harness.spec.budget import Budget
+from harness.spec.result import Kind, Record
+
+SUPERVISOR = "supervisor"  # the worker that Optuna's trials name where no other machine is at work
+
+
+class Sweep:
+    """One supervisor at work on one study, which it holds."""
+
+    def __init__(self, plan: Plan, display: Terminal, trainer: Trainer | None = None) -> None:
+        """The `trainer` of the first worker may be coming up already."""
+        self.plan, self.display, self.folder = plan, display, plan.folder
+        self._coming = trainer
+        self._began = time.monotonic()
+        self.ended: str | None = None  # why the search ended before its number of trials
+        self.stop, self.workers = Stop(), list[Worker]()
+
+    def run(self) -> Record | None:
+        """Carry out the plan; returns the best trial's record.
+
+        Raises:
+            KeyboardInterrupt: after a signal asked to stop, when all is stored.
+        """
+        place, database = self.plan.place, Database(self.folder.path, self.plan.place.address())
+        self.study = Study(
+            self.folder, self.plan.study, self.plan.space, self.plan.seed, database, needed_dimensions(self.plan)
+        )
+        self.study.optuna.set_user_attr(SLOTS, self.plan.trials)
+        self._reap()
+        if place.launcher == "local":
+            found = posts(place, self.plan.processes)
+            together = trials_together(self.plan)
+            self.display.workers = together * len(found)
+            if together > 1:
+                self.display.say(f"up to {together} LoRA trials train in one pass (--pack off: each alone)")
+            for post in found:
+                self.workers += self._crew(post, together, self._coming if post is found[0] else None)
+        self.heart = Heart(database)
+        try:
+            with Mirroring(self.folder, self.plan.study, self.display.say, place.mlflow_uri) as self.mirror:
+                winner = self._sweep()
+        finally:
+            self.heart.stop()
+            for worker in self.workers:
+                worker.close()
+        if self.stop.asked.is_set():
+            raise KeyboardInterrupt
+        return winner
+
+    def _crew(self, post: Post, together: int, coming: Trainer | None) -> list[Worker]:
+        """So many workers at one trainer, whose time is one account."""
+        ledger = new_account(self.folder, coming.began if coming else None)
+        shared = Shared() if together > 1 else None
+        where = (self.plan, self.display, [self.display], self.stop, post, ledger, shared)
+        return [Worker(*where, coming if number == 0 else None) for number in range(together)]
+
+    def _sweep(self) -> Record | None:
+        """What is to be run, found when the device is known; then all of it."""
+        device = self.workers[0].trainer.ready.device if self.workers else self._device_of_jobs()
+        self._refuse_what_cannot_run(device)
+        baselines = self._baselines(device)
+        baselines += tuning(self.plan, baselines)
+        attempts = [str(trial.user_attrs.get("attempt_id")) for trial in self.study.running()]
+        known = [*baselines, *followups(self.plan, self.study, baselines)]
+        settle_attempts(self.folder, self.plan, known, spare=attempts)
+        warm_start(self.plan, self.study, device, self.display.say)
+        self.mirror.follow()
+        for worker in self.workers:
+            worker.watchers.append(self.mirror)
+        with self.stop.signals(self.display.say, self.workers):
+            self._work(baselines)
+            self._reap()
+            keep_best_tuned(self.folder)
+            if (runs := followups(self.plan, self.study, baselines)) and not self.stop.asked.is_set():
+                self.display.say(f"the search is over; {len(runs)} runs follow it")
+                self._work(runs)  # trials are left only where the search ended early
+            settle_attempts(self.folder, self.plan, [*baselines, *runs])
+            winner = self._winner()
+            self.mirror.finish(winner)
+        return winner
+
+    def _device_of_jobs(self) -> str:
+        return "cuda" if self.plan.place.launcher == "slurm" or gpus() else "cpu"
+
+    def _winner(self) -> Record | None:
+        number = best(self.study)
+        return read_record(self.folder.trial(number)) if number is not None else None
+
+    def _reap(self) -> None:
+        """End ghosts. The lock says that nobody else is at work here; of another call's jobs the watch decides."""
+        alone = self.plan.place.launcher == "local"
+        mine = (None, SUPERVISOR)
+        reap(self.study, self.plan, lambda t: alone or t.user_attrs.get("worker") in mine, INTERRUPTED, "interrupted")
+
+    def _refuse_what_cannot_run(self, device: str) -> None:
+        """Say what the device at hand cannot do before anything is trained."""
+        budget = self._budget()
+        refusals = {"the space": self.plan.space.refused_on(device)}
+        for name, recipe in self.plan.recipes.items():
+            config, _ = recipe.under(budget, device, processes=self.plan.processes)
+            refusals[f"baseline {name}"] = config.refused_on(device)
+        for what, refusal in refusals.items():
+            if refusal:
+                raise UserError(f"{what} cannot run here: {refusal}")
+
+    def _budget(self) -> Budget:
+        """The space's budget, epochs counted in the examples that there are."""
+        budget, report = self.plan.space.budget, self.folder.path / "data_report.json"
+        if budget.epochs is None:
+            return budget
+        if self.workers:
+            return self.workers[0].resolved(budget)
+        if not report.is_file():
+            raise UserError("how much an epoch is must be known before jobs are sent: call with --prepare-only first")
+        return budget.resolved(json.loads(report.read_text(encoding="utf-8"))["splits"]["train"]["utterances"])
+
+    def _baselines(self, device: str) -> list[Run]:
+        budget, runs = self._budget(), list[Run]()
+        for name, recipe in self.plan.recipes.items():
+            config, notes = recipe.under(budget, device, self.plan.model, self.plan.processes)
+            kind: Kind = "zero_shot" if config.method == "none" else "recipe"
+            folder = self.folder.baseline(name, self.plan.seed)
+            run = Run(kind, name, config, self.plan.seed, folder, notes=tuple(notes), budget=recipe.judged(budget))
+            runs.append(run)
+        return runs
+
+    def _work(self, runs: list[Run]) -> None:
+        """All workers at once: first these runs (baselines, or what follows), then trials until there are enough."""
+        for _, record in self.folder.records():
+            if record.kind == "trial":
+                self.display.known(record)
+        if self.plan.place.launcher != "local":
+            try:
+                from harness.orchestration.cluster import Cluster
+            except ImportError:
+                raise UserError("--launcher slurm needs submitit: pip install 'whisper-sweep[cluster]'") from None
+            cluster = Cluster(
+                self.plan,
+                self.study,
+                posts(self.plan.place, self.plan.processes),
+                [self.display, self.mirror],
+                self.stop,
+            )
+            cluster.run(runs, self.display.say)
+            return
+        waiting = deque(runs)
+
+        def work(worker: Worker) -> None:
+            while waiting and not self.stop.asked.is_set():
+                worker.carry_out(waiting.popleft())
+            carry_out_trials(self.study, worker, self.heart, self.plan.trials, SUPERVISOR, self._may_begin)
+
+        self._in_threads(work)
+
+    def _may_begin(self) -> bool:
+        """Whether another trial may be begun; why not is said once, and again in the summary."""
+        if self.ended is None and (reason := enough(self.plan, self.study, time.monotonic() - self._began)):
+            self.ended = reason
+            self.display.say(f"{reason}: no new trial is begun")
+        return self.ended is None and not self.stop.asked.is_set()
+
+    def _in_threads(self, work: Callable[[Worker], None]) -> None:
+        """Let each worker work in a thread of its own, so that this one can hear signals; the first error is raised."""
+        errors = list[BaseException]()
+
+        def guarded(worker: Worker) -> None:
+            try:
+                work(worker)
+            except BaseException as error:
+                errors.append(error)
+                self.stop.asked.set()
+            finally:
+                worker.close()  # here: when a thread ends, Linux ends the trainers that it started
+
+        threads = [threading.Thread(target=guarded, args=(worker,), daemon=True) for worker in self.workers]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            for thread in threads:
+                thread.join(timeout=0.2)
+        if errors:
+            raise errors[0]

@@ -1,0 +1,167 @@
+"""Starting a trainer process, and talking to it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from harness.catalog import ROOT
+from harness.errors import UserError
+from harness.spec.messages import Answer, Failed, Open, Order, Preparing, Ready, Refused, answer_adapter
+
+TRAINER = ("-m", "harness.training.process")
+RANKS = ("-m", "harness.training.data_parallel")
+
+# Interpreters of BLAS and OpenMP each start a thread a core; nested they run many times slower than one.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class TrainerDiedError(Exception):
+    """The trainer's line closed without an answer; the message says how the process ended."""
+
+
+class Trainer:
+    """A trainer process that holds a model and its data. Its own log is appended to `log`."""
+
+    def __init__(
+        self,
+        order: Open,
+        log: Path,
+        threads: int | None = None,
+        gpu: str | None = None,
+        processes: int = 1,
+    ) -> None:
+        """Start the process, which begins to load everything; `come_up` waits for it.
+
+        It sees the GPUs that are named, or all of them. With several `processes` each trial trains on all of them,
+        one GPU each; on a CPU they share the threads.
+        """
+        threads = max(1, (threads or threads_here()) // processes)
+        environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", PYTHONPATH=python_path())
+        environment |= {name: str(threads) for name in THREAD_VARIABLES}
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.began = time.monotonic()
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, *(TRAINER if processes == 1 else (*RANKS, str(processes)))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                env=environment,
+            )
+        self.log = log
+        self._ready: Ready | None = None
+        self.send(order)
+
+    def come_up(self, say: Callable[[str], None] = lambda text: None) -> Self:
+        """Wait until model and data are loaded; `say` is told how far the data's preparation is.
+
+        Raises:
+            UserError: if the model or the data cannot be used.
+            TrainerDiedError: if it does not come up.
+        """
+        try:
+            answer = self.receive()
+            while isinstance(answer, Preparing):
+                say(answer.text)
+                answer = self.receive()
+        except BaseException:
+            self.close()
+            raise
+        if not isinstance(answer, Ready):
+            self.close()
+            reason = answer.reason if isinstance(answer, Failed) else repr(answer)
+            raise TrainerDiedError(f"the trainer did not come up: {reason}; see {self.log}")
+        self._ready = answer
+        return self
+
+    @property
+    def ready(self) -> Ready:
+        """What it said of its device and its data when it had come up."""
+        assert self._ready is not None
+        return self._ready
+
+    @property
+    def pid(self) -> int:
+        """The process, for whoever wants to watch or kill it."""
+        return self._process.pid
+
+    def send(self, order: Order) -> None:
+        """Send one order; a dead trainer is noticed by `receive`."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(order.model_dump_json() + "\n")
+            self._process.stdin.flush()
+
+    def receive(self) -> Answer:
+        """The next answer.
+
+        Raises:
+            UserError: if the trainer refuses.
+            TrainerDiedError: if it is gone.
+        """
+        answer = self.hear()
+        if isinstance(answer, Refused):
+            raise UserError(answer.message)
+        return answer
+
+    def hear(self) -> Answer:
+        """The next answer, a refusal too.
+
+        Raises:
+            TrainerDiedError: if it is gone.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+            raise TrainerDiedError(f"the trainer died ({how})")
+        return answer_adapter.validate_json(line)
+
+    def kill(self) -> None:
+        """End the process at once; `receive` then says that it died."""
+        self._process.kill()
+
+    def hang_up(self) -> None:
+        """Close the line for orders, on which a trainer leaves."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def close(self) -> None:
+        """Close the line and wait; a trainer that does not leave is killed, and one that still loads at once."""
+        assert self._process.stdout is not None
+        self.hang_up()
+        if self._ready is None:
+            self._process.kill()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def threads_here() -> int:
+    """As many as OMP_NUM_THREADS says, else one for each core that this process may run on."""
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(said) if said.isdigit() and int(said) else len(os.sched_getaffinity(0))
+
+
+def python_path() -> str:
+    """So that `harness` is found wherever the command was started."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -1,0 +1,219 @@
+"""A worker: carries out one run after another on a trainer, and stores what came of each."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.orchestration.display import Terminal
+from harness.orchestration.gpu_assignment import Post
+from harness.orchestration.shared_trainer import Shared
+from harness.orchestration.stop_signals import Stop
+from harness.orchestration.time_accounting import Ledger, new_account
+from harness.orchestration.trainer_client import Conversation, TrainerFailedError
+from harness.orchestration.trainer_launch import Trainer
+from harness.plan import Plan
+from harness.records.files import write_json
+from harness.records.study_folder import Run, has_rungs, is_stored, read_record, read_rungs, store
+from harness.search.study import RETRIES, Retry
+from harness.spec.budget import Budget
+from harness.spec.messages import Finished, Partial, Train
+from harness.spec.result import Record, Rung
+from harness.spec.rung_evaluation import Judging
+
+
+class Watcher(Protocol):
+    """Who is told how runs go: the terminal, and MLflow."""
+
+    def begin(self, run: Run) -> None:
+        """A run begins."""
+
+    def rung(self, run: Run, rung: Rung) -> None:
+        """A run was evaluated."""
+
+    def end(self, run: Run, record: Record) -> None:
+        """A run ended, and its record is stored."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the attempt folder, its record, and whether, and why, it is to be tried again."""
+
+    attempt: Path
+    record: Record
+    retry: Retry | None = None
+
+
+class Worker:
+    """Carries out runs on one trainer."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        display: Terminal,
+        watchers: Sequence[Watcher],
+        stop: Stop,
+        post: Post | None = None,
+        ledger: Ledger | None = None,
+        shared: Shared | None = None,
+        coming: Trainer | None = None,
+    ) -> None:
+        """Workers at one trainer have one `ledger`; for the rest see Conversation."""
+        self.plan, self.display, self.folder, self.stop = plan, display, plan.folder, stop
+        self.watchers = list(watchers)
+        self.ledger = ledger or new_account(plan.folder, coming.began if coming else None)
+        self.trainer = Conversation(plan, display, stop, self.ledger, post, shared, coming)
+
+    def resolved(self, budget: Budget) -> Budget:
+        """A budget with epochs counted in the examples that there are."""
+        if budget.epochs is None:
+            return budget
+        ready = self.trainer.heard or self.trainer.ready
+        return budget.resolved(ready.data["splits"]["train"]["utterances"])
+
+    def close(self) -> None:
+        """Let the trainer go."""
+        self.trainer.close()
+
+    def kill(self) -> None:
+        """End the trainer at once."""
+        self.trainer.kill()
+
+    def carry_out(self, run: Run) -> Record:
+        """A run that no study asks for, a baseline or a replicate, recorded unless it was already.
+
+        It goes on from the last rung of an attempt that was interrupted; a trainer's death is tried again once.
+        """
+        if is_stored(run.folder) and (known := read_record(run.folder)).state == "complete":
+            self.display.known(known)
+            return known
+        for tried in range(1 + RETRIES["died"]):
+            resume = run.folder / "checkpoint"
+            attempt = self.folder.attempt()
+            write_json(attempt / "run.json", {"record": self.folder.key(run.folder), "config": run.config.settings()})
+            if has_rungs(resume) and is_stored(run.folder) and read_record(run.folder).config == run.config:
+                shutil.copytree(resume, attempt / "checkpoint")  # the record's folder is about to be replaced
+            outcome = self.attempt(run, attempt, lambda rung: True, attempt / "checkpoint", alone=tried > 0)
+            store(attempt, run.folder, outcome.record)
+            self.ended(run, outcome.record)
+            if outcome.retry != "died":
+                break
+        return outcome.record
+
+    def refuse(self, run: Run, attempt: Path, reason: str) -> Outcome:
+        """A run that need not be trained to be known as infeasible."""
+        _ = self.trainer.ready  # its device and its data belong to the record
+        for watcher in self.watchers:
+            watcher.begin(run)
+        return Outcome(attempt, self.record(run, now(), (), None, reason).model_copy(update={"state": "pruned"}))
+
+    def attempt(
+        self,
+        run: Run,
+        attempt: Path,
+        judge: Callable[[Rung], bool],
+        resume: Path | None = None,
+        may_win: Callable[[Partial], bool] = lambda part: True,
+        alone: bool = False,
+    ) -> Outcome:
+        """Train and judge each rung, and where the space says so parts of it; nothing is stored yet.
+
+        `resume` is the checkpoint of an attempt before. What a trainer died with is tried again `alone`, so that it
+        is known whose fault it was.
+        """
+        began, rungs = now(), dict[int, Rung]()
+        resume = resume if resume and has_rungs(resume) else None
+        for watcher in self.watchers:
+            watcher.begin(run)
+
+        def at_rung(rung: Rung) -> None:
+            new = rung.index not in rungs
+            rungs[rung.index] = rung
+            for watcher in self.watchers if new else ():
+                watcher.rung(run, rung)
+
+        def go_on(rung: Rung, last: bool) -> bool:
+            at_rung(rung)
+            return not last and judge(rung)
+
+        before = read_rungs(resume) if resume else []
+        for rung in before[:-1]:  # the last one is reported again by the trainer
+            at_rung(rung)
+        finished, reason, retry = None, None, None
+        try:
+            finished = self.trainer.carry_out(self._order(run, attempt, resume), go_on, may_win, alone)
+        except TrainerFailedError as error:
+            reason, retry = str(error), error.retry
+        if retry is None:
+            shutil.rmtree(attempt / "checkpoint", ignore_errors=True)
+        record = self.record(run, began, list(rungs.values()), finished, reason)
+        self.ledger.ended(record.cost, record.rungs, before)
+        return Outcome(attempt, record, retry)
+
+    def ended(self, run: Run, record: Record) -> None:
+        """Tell the watchers that a record is stored."""
+        self.ledger.write()
+        for watcher in self.watchers:
+            watcher.end(run, record)
+
+    def record(
+        self, run: Run, began: str, rungs: Sequence[Rung], finished: Finished | None = None, reason: str | None = None
+    ) -> Record:
+        """What is written about a run; without a result of the trainer it failed, for the reason given."""
+        known: dict[str, Any] = {"budget": self.resolved(run.budget or self.plan.space.budget)}
+        failed = failure(self.plan, run, reason or "", began, rungs)
+        if ready := self.trainer.heard:
+            hashes = {name: split["hash"] for name, split in ready.data["splits"].items()}
+            known["data"] = {**failed.data, "languages": ready.data["languages"], **hashes}
+            known["environment"] = ready.environment
+        if finished:
+            result = finished.result
+            known |= {name: getattr(result, name) for name in ("state", "reason", "rungs", "cost")}
+        return failed.model_copy(update=known)
+
+    def _order(self, run: Run, attempt: Path, resume: Path | None) -> Train:
+        return Train(
+            config=run.config,
+            budget=self.resolved(run.budget or self.plan.space.budget),
+            seed=run.seed,
+            attempt=str(attempt.resolve()),
+            resume=str(resume.resolve()) if resume else None,
+            judging=self._judging(run),
+            portion=run.portion,
+        )
+
+    def _judging(self, run: Run) -> Judging:
+        """A trial as the space says; every other run is decoded in full at each rung."""
+        space, seed = self.plan.space, self.plan.seed
+        if run.kind != "trial":
+            return Judging(seed=seed)
+        chunk = space.pruner.chunk if space.pruner.name == "wilcoxon" else None
+        return Judging(judge=space.judge, rung_utterances=space.rung_utterances, chunk=chunk, seed=seed)
+
+
+def failure(plan: Plan, run: Run, reason: str, began: str | None = None, rungs: Sequence[Rung] = ()) -> Record:
+    """The record of a run that failed, as far as it is known without its trainer."""
+    return Record(
+        kind=run.kind,
+        name=run.name,
+        number=run.number,
+        seed=run.seed,
+        state="fail",
+        reason=reason,
+        config=run.config,
+        budget=run.budget or plan.space.budget,
+        portion=run.portion,
+        notes=run.notes,
+        rungs=tuple(rungs),
+        started=began or now(),
+        ended=now(),
+        environment={},
+        data={"task": plan.task.name, "model": plan.model},
+    )
+
+
+def now() -> str:
+    """The time as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Run folders on disk, which are the truth, and their MLflow mirror."""

@@ -1,0 +1,1 @@
+"""The Optuna study: samplers, pruners, constraints, warm start, baseline tuning. No tensors."""

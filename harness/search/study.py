@@ -1,0 +1,287 @@
+"""The Optuna side of a study: asking, reporting, telling, and putting interrupted trials right."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.model.parameters import Dimensions, count
+from harness.records.study_folder import StudyFolder, has_rungs, store
+from harness.search.constraints import constraints, known_before, measured
+from harness.search.finite_space import Left, Untried, configurations, untried
+from harness.search.samplers import fresh_seed, make_pruner, make_sampler, rung_step
+from harness.search.sampling import configuration
+from harness.search.storage import Database
+from harness.spec.result import Record, Rung, State
+from harness.spec.space import SearchSpace
+from harness.spec.trial import TrialConfig
+
+SLOTS = "trials"  # of the study, an attribute: how many it shall have, for whoever looks
+SECONDS = "seconds"  # of training and evaluation
+PENALTY = 2.0  # as the WER of a trial that broke a limit, for samplers that learn from nothing else
+Retry = Literal["died", "interrupted"]
+# A trainer that dies may die of its trial; what stops a supervisor seldom does. What fails by itself would fail again.
+RETRIES: dict[Retry, int] = {"died": 1, "interrupted": 20}
+STATES: dict[State, TrialState] = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "fail": TrialState.FAIL,
+}
+
+
+class Study:
+    """One Optuna study, by default in results/<study>/optuna.db. Several workers may ask it, each under its lock."""
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        name: str,
+        space: SearchSpace,
+        seed: int,
+        database: Database | None = None,
+        dims: Dimensions | None = None,
+    ) -> None:
+        """`dims` are the model's, where trainable parameters are limited or minimised."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.folder, self.name, self.space, self.seed = folder, name, space, seed
+        self.database, self.dims = database or Database(folder.path), dims
+        self._known = configurations(space)
+        with self.lock():
+            self.optuna = optuna.create_study(
+                study_name=name,
+                storage=self.database.storage,
+                directions=["minimize"] * len(space.objectives),
+                pruner=make_pruner(space.pruner, len(space.budget.rungs)),
+                load_if_exists=True,
+            )
+
+    def lock(self) -> AbstractContextManager[None]:
+        """For one worker at a time: claiming a slot, and ending a trial."""
+        return self.database.lock(self.name)
+
+    def used(self) -> int:
+        """Slots of N that are used up: finished trials, without the failures that were tried again."""
+        return _used(self.optuna.get_trials(deepcopy=False))
+
+    def running(self) -> list[FrozenTrial]:
+        """Trials that somebody has asked for and not ended."""
+        return self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def claim(self, slots: int, worker: str, attempt: str) -> tuple[optuna.Trial, TrialConfig] | None:
+        """The next trial for a worker and its attempt; None while all slots are used up or being worked on."""
+        with self.lock():
+            trials = self.optuna.get_trials(deepcopy=False)
+            busy = sum(t.state == TrialState.RUNNING for t in trials)
+            if _used(trials) + busy >= slots or self._nothing_left(trials):
+                return None
+            trial, config = self.ask(trials)
+            trial.set_user_attr("worker", worker)
+            trial.set_user_attr("attempt_id", attempt)
+            return trial, config
+
+    def ask(self, trials: list[FrozenTrial] | None = None) -> tuple[optuna.Trial, TrialConfig]:
+        """The next trial: one that waits (to be tried again, or enqueued), else what the sampler proposes.
+
+        A trial draws by its slot, which a retry has from the trial before, so that a study that was disturbed
+        proposes what an undisturbed one does. `trials` are all there are, where the caller has just read them.
+        """
+        trials = self.optuna.get_trials(deepcopy=False) if trials is None else trials
+        waiting = next((t for t in trials if t.state == TrialState.WAITING), None)
+        asked = sum(t.state != TrialState.WAITING and "retry_of" not in t.user_attrs for t in trials)
+        slot = int(waiting.user_attrs.get("slot", asked)) if waiting else asked
+        self.optuna.sampler = make_sampler(self.space, self.seed, slot, self.optuna)
+        if (left := self._left(trials)) is not None:
+            self.optuna.sampler = Untried(self.optuna.sampler, left, fresh_seed(self.seed, slot))
+        trial = self.optuna.ask()
+        return trial, configuration(self.space, trial)
+
+    def _left(self, trials: list[FrozenTrial]) -> Left | None:
+        """The configurations that no trial has; None in a space without an end. One that is retried has none."""
+        again = retried(trials)
+        tried = (t.params for t in trials if t.number not in again and t.state != TrialState.WAITING)
+        return None if self._known is None else untried(self._known, tried)
+
+    def _nothing_left(self, trials: list[FrozenTrial]) -> bool:
+        return self._left(trials) == {} and all(t.state != TrialState.WAITING for t in trials)
+
+    def exhausted(self) -> bool:
+        """Whether every configuration was tried, and no trial is left that may have to be tried again."""
+        if self._known is None:
+            return False
+        trials = self.optuna.get_trials(deepcopy=False)
+        return self._nothing_left(trials) and all(t.state != TrialState.RUNNING for t in trials)
+
+    def may_go_on(self, trial: optuna.Trial, rung: Rung, attempt: str | None) -> bool:
+        """Report a rung and ask the pruner, which cannot judge several objectives.
+
+        Neither it nor the sampler must learn from an attempt that was given to another worker meanwhile.
+        """
+        stored = _stored(trial)
+        if not _holds(stored, attempt):
+            return False
+        self._report(trial, [rung], stored)
+        return len(self.space.objectives) > 1 or not trial.should_prune()
+
+    def replay(self, trial: optuna.Trial, rungs: Sequence[Rung], attempt: str | None) -> None:
+        """Judge again, whatever the answer, the rungs that an attempt before this one has passed.
+
+        Successive halving notes a trial's value at a rung when it is asked there; asked only at a later one, it would
+        take that one's value for all below, and the trial would beat rivals that had trained less.
+        """
+        for rung in rungs:
+            self.may_go_on(trial, rung, attempt)
+
+    def _report(self, trial: optuna.Trial, rungs: Sequence[Rung], stored: FrozenTrial) -> None:
+        """Store what rungs are judged by; a second time changes nothing. Of several objectives none is stored."""
+        if len(self.space.objectives) > 1:
+            return
+        told = stored.intermediate_values
+        for rung in rungs:
+            if (step := rung_step(self.space.pruner, rung.index)) not in told:
+                trial.report(rung.loss if self.space.judge == "loss" or not rung.scores else rung.scores.wer, step=step)
+
+    def finish(self, trial: optuna.Trial, attempt: Path, record: Record, retry: Retry | None = None) -> bool:
+        """Store the record of an attempt, then tell Optuna; False, and nothing is done, where it lost its trial."""
+        with self.lock():
+            stored = _stored(trial)
+            if not _holds(stored, attempt.name):
+                return False
+            store(attempt, self.folder.trial(trial.number), record)
+            self.tell(trial, record, retry, stored)
+        return True
+
+    def tell(
+        self, trial: optuna.Trial, record: Record, retry: Retry | None = None, stored: FrozenTrial | None = None
+    ) -> None:
+        """Tell Optuna how a recorded trial ended; a second time changes nothing.
+
+        A retry is enqueued before the failure is told: a crash between the two then costs nothing. `stored` is the
+        trial as it was just read.
+        """
+        stored = stored or _stored(trial)
+        if stored.state.is_finished():
+            return
+        self._report(trial, record.rungs, stored)
+        if record.reason:
+            trial.set_user_attr("reason", record.reason)
+        kept = self._constrain(trial, record, stored)
+        trial.set_user_attr(SECONDS, _seconds(record))
+        if retry and record.state == "fail" and self._may_retry(trial, retry):
+            self._enqueue_again(trial, retry)
+        state, values = self._outcome(record, kept)
+        # The state may have been stored though the answer was lost: told again, Optuna says it is finished.
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self.optuna.tell(trial.number, values, state=state, skip_if_finished=True)
+
+    def _outcome(self, record: Record, kept: bool) -> tuple[TrialState, list[float] | None]:
+        """State and values as Optuna is told them.
+
+        TPE learns from a broken constraint and the state PRUNED; the other samplers would learn nothing from that,
+        so they are told a finite penalty.
+        """
+        found = [measured(record, name) for name in self.space.objectives]
+        if not kept and self.space.sampler.name != "tpe":
+            return TrialState.COMPLETE, [
+                PENALTY if name == "wer" else value if value is not None else PENALTY * self._worst(place)
+                for place, (name, value) in enumerate(zip(self.space.objectives, found, strict=True))
+            ]
+        complete = record.state == "complete" and all(value is not None for value in found)
+        return STATES[record.state], [value for value in found if value is not None] if complete else None
+
+    def _worst(self, place: int) -> float:
+        seen = [t.values[place] for t in self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+        return max(seen, default=1.0)
+
+    def trainable(self, config: TrialConfig) -> int | None:
+        """Trainable parameters of a configuration, where the model's dimensions are known."""
+        return None if self.dims is None else count(self.dims, config)[0]
+
+    def refusal(self, config: TrialConfig) -> str | None:
+        """Why a configuration need not be trained to be known as infeasible."""
+        return known_before(self.space.limits, self.dims, config)
+
+    def _constrain(self, trial: optuna.Trial, record: Record, stored: FrozenTrial) -> bool:
+        """Tell which limits were kept: every trial sets every constraint, at most 0 where it holds; whether all were.
+
+        Running out of memory told as a failure would teach the sampler nothing; as a broken constraint it does.
+        """
+        if record.state == "fail":
+            return True
+        found = constraints(self.space.limits, record, self.trainable(record.config))
+        for name, value in found.items():
+            if name not in stored.constraints:
+                trial.set_constraint(name, value)
+        return all(value <= 0 for value in found.values())
+
+    def _may_retry(self, trial: optuna.Trial, retry: Retry) -> bool:
+        return int(trial.user_attrs.get(retry, 0)) < RETRIES[retry]
+
+    def _enqueue_again(self, trial: optuna.Trial, retry: Retry) -> None:
+        """Parameters and user attributes go on; what Optuna keeps of rungs and constraints must not."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        if trial.number in retried(trials):
+            return
+        known = {k: v for k, v in trial.user_attrs.items() if k not in ("worker", "attempt_id", "reason")}
+        # A trial that was lost before it was claimed may lack settings: all are drawn again, and come out the same.
+        params = trial.params if "attempt_id" in trial.user_attrs else {}
+        slot = sum("retry_of" not in t.user_attrs for t in trials[: trial.number])
+        again = {"slot": slot, **known, "retry_of": trial.number, retry: int(known.get(retry, 0)) + 1}
+        self.optuna.enqueue_trial(params, user_attrs=again)
+
+    def trial(self, frozen: FrozenTrial) -> tuple[optuna.Trial, TrialConfig]:
+        """A trial that another process asked for; where that died before it had drawn everything, the rest is drawn."""
+        trial = optuna.Trial(self.optuna, frozen._trial_id)
+        self.optuna.sampler = optuna.samplers.RandomSampler(self.seed)
+        return trial, configuration(self.space, trial)
+
+    def checkpoint(self, trial: optuna.Trial) -> Path | None:
+        """Where the newest rung of the attempts before this trial is kept, if one was reached."""
+        for number in self._earlier(trial):
+            if has_rungs(folder := self.folder.trial(number) / "checkpoint"):
+                return folder
+        return None
+
+    def forget_checkpoints(self, trial: optuna.Trial) -> None:
+        """Remove what the attempts before a trial that has ended had kept."""
+        for number in (trial.number, *self._earlier(trial)):
+            shutil.rmtree(self.folder.trial(number) / "checkpoint", ignore_errors=True)
+
+    def _earlier(self, trial: optuna.Trial) -> Iterator[int]:
+        """The trials that this one is a retry of, the last one first."""
+        earlier = trial.user_attrs.get("retry_of")
+        trials = self.optuna.get_trials(deepcopy=False) if earlier is not None else []
+        while earlier is not None:
+            yield earlier
+            earlier = trials[earlier].user_attrs.get("retry_of")
+
+
+def _seconds(record: Record) -> float:
+    if record.cost is not None:
+        return record.cost.train_seconds + record.cost.evaluation_seconds
+    trained = record.rungs[-1].train_seconds if record.rungs else 0.0
+    return trained + sum(rung.evaluation_seconds for rung in record.rungs)
+
+
+def _stored(trial: optuna.Trial) -> FrozenTrial:
+    """The trial as it stands in the storage, which others write too; the object at hand knows only its own doing."""
+    frozen: FrozenTrial = trial.storage.get_trial(trial._trial_id)
+    return frozen
+
+
+def _holds(stored: FrozenTrial, attempt: str | None) -> bool:
+    """Whether an attempt still owns its trial: it has not been ended, or given to another."""
+    return stored.state == TrialState.RUNNING and stored.user_attrs.get("attempt_id") == attempt
+
+
+def _used(trials: list[FrozenTrial]) -> int:
+    again = retried(trials)
+    return sum(t.state.is_finished() and t.number not in again for t in trials)
+
+
+def retried(trials: list[FrozenTrial]) -> set[int]:
+    """The numbers of the failed trials that were tried again: they use up no slot."""
+    return {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}

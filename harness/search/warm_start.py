@@ -1,0 +1,93 @@
+"""A search that begins where others ended: configurations of baselines, and the best of an earlier study."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.errors import UserError
+from harness.plan import Plan
+from harness.records.study_folder import open_study
+from harness.search.samplers import plain
+from harness.search.study import Study
+from harness.spec.space import Distribution, SearchSpace
+from harness.spec.trial import TrialConfig, applies
+
+BASELINES = "baselines"
+BEST = 3  # configurations taken from an earlier study
+
+
+def warm_start(plan: Plan, study: Study, device: str, say: Callable[[str], None]) -> None:
+    """Enqueue what `--warm-start` names in a study that has no trial yet; says what does not fit and was left out.
+
+    Optuna itself would take keys that it does not know without a word, and only warn of values out of range.
+    """
+    if study.optuna.get_trials(deepcopy=False):
+        return
+    for name, config in _sources(plan, device):
+        params, left_out = fitting(plan.space, config)
+        if params and not any(reason.startswith("method") for reason in left_out):
+            study.optuna.enqueue_trial(params, user_attrs={"warm_start": name})
+            said = f"; left out: {', '.join(left_out)}" if left_out else ""
+            say(f"begins with {name}: {', '.join(params)}{said}")
+        else:
+            say(f"{name} does not fit the space: {', '.join(left_out) or 'it samples nothing of it'}")
+
+
+def _sources(plan: Plan, device: str) -> list[tuple[str, TrialConfig]]:
+    found = []
+    for source in plan.goals.warm_start:
+        if source == BASELINES:
+            under = {n: recipe.under(plan.space.budget, device, plan.model)[0] for n, recipe in plan.recipes.items()}
+            found += [(name, config) for name, config in under.items() if config.method != "none"]
+            continue
+        if source == plan.study:
+            raise UserError(f"study {source!r} cannot be its own --warm-start")
+        records = [record for _, record in open_study(plan.results, source).records()]
+        trials = [r for r in records if r.kind == "trial" and r.state == "complete" and r.scores]
+        trials.sort(key=lambda r: (r.scores.wer if r.scores else 0.0, r.number or 0))
+        if not trials:
+            raise UserError(f"study {source!r} has no completed trial to begin with")
+        found += [(f"{source}/{record.name}", record.config) for record in trials[:BEST]]
+    return found
+
+
+def fitting(space: SearchSpace, config: TrialConfig) -> tuple[dict[str, Any], list[str]]:
+    """(what of a configuration the space can sample, what it cannot and why)."""
+    params: dict[str, Any] = {}
+    left_out = []
+    for name, fixed in space.fixed.items():
+        value = getattr(config, name)
+        if name == "method" and value != fixed:
+            left_out.append(f"method {value} (fixed to {fixed})")
+    values = {**space.fixed, **{name: _value(config, name) for name in space.sampled}}
+    for name in space.order():
+        value = values[name]
+        if not applies(name, values):
+            continue
+        if value is None or not _within(space.sampled[name], value):
+            left_out.append(f"{name} {_shown(value)}")
+        else:
+            params[name] = plain(value)
+    return params, left_out
+
+
+def _value(config: TrialConfig, name: str) -> Any:
+    """A setting; the LoRA scale in the form that is asked for."""
+    if name == "alpha_over_r" and config.alpha and config.r:
+        return config.alpha / config.r
+    return config.alpha if name == "lora_alpha" else getattr(config, name)
+
+
+def _within(dimension: Distribution, value: Any) -> bool:
+    if dimension.choices is not None:
+        return plain(value) in [plain(choice) for choice in dimension.choices]
+    assert dimension.low is not None and dimension.high is not None
+    if not isinstance(value, int | float) or not dimension.low <= value <= dimension.high:
+        return False
+    steps = (value - dimension.low) / dimension.step if dimension.step else 0.0
+    return abs(steps - round(steps)) < 1e-6
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping | tuple | list):
+        return str(plain(value))
+    return "unset" if value is None else f"{value}"

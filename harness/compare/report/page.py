@@ -45,7 +45,7 @@ class Picture:
 
 
 def _environment() -> Environment:
-    found = Environment(loader=PackageLoader("harness.compare"), autoescape=True, trim_blocks=True)
+    found = Environment(loader=PackageLoader("harness.compare.report"), autoescape=True, trim_blocks=True)
     found.filters["visible"] = lambda value: visible(str(value))
     return found
 

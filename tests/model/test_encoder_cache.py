@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_trial import FULL, run, seen
+from trials import FULL_CONFIG as FULL
+from trials import run, seen
 
 from harness.evaluation.decoding import transcribe
 from harness.model import encoder_cache as prefix

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from examples import batch_of
-from test_conformance import FULL, LORA
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from trials import FULL, LORA
 
 from harness.model.flops import training_flops
 from harness.model.loss import token_loss

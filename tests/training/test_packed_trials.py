@@ -3,7 +3,7 @@
 import pytest
 import torch
 from packing import orders, together
-from test_trial import run
+from trials import run
 
 from harness.model.batched_lora import Group, Packed, view
 from harness.records.study_folder import read_transcripts

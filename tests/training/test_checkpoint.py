@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 import torch
-from test_conformance import FULL, LORA
-from test_trial import seen
+from trials import FULL, LORA, seen
 
 from harness.model.parameters import count, dimensions_of
 from harness.spec.budget import Budget

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_trial import run, seen
+from trials import run, seen
 
 from harness.catalog import ROOT
 from harness.data.batches import Batch

@@ -4,40 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from trials import FULL_CONFIG as FULL
+from trials import LONGER as BUDGET
+from trials import run, seen
 
 from harness.data.batches import chunks
 from harness.evaluation.decoding import transcribe
 from harness.model.base import Base
 from harness.model.methods import load_trained
 from harness.records.study_folder import read_transcripts
-from harness.spec.budget import Budget
 from harness.spec.messages import Train
 from harness.spec.rung_evaluation import Judging
 from harness.spec.trial import TrialConfig
 from harness.training.context import make_accelerator
 from harness.training.trial import run_trial
-
-BUDGET = Budget(examples=192, rungs=(0.5, 1.0))  # 24 steps of 8
-FULL = TrialConfig(method="full", learning_rate=5e-4, warmup_ratio=0.1, per_device_train_batch_size=8)
-
-
-def run(bench, config, folder, go_on=True, budget=BUDGET, seed=1):
-    folder.mkdir(exist_ok=True)
-    trial = run_trial(bench, Train(config=config, budget=budget, seed=seed, attempt=str(folder)))
-    decision = None
-    while True:
-        try:
-            trial.send(decision)
-        except StopIteration as end:
-            return end.value.result
-        decision = go_on
-
-
-def seen(result):
-    """What must be equal: all but the times."""
-    return [
-        rung.model_dump(exclude={"train_seconds", "evaluation_seconds", "peak_memory_bytes"}) for rung in result.rungs
-    ]
 
 
 @pytest.fixture

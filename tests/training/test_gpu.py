@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_conformance import BUDGET, FULL, LORA, QUANTISED, VARIANTS, same, state
-from test_trial import run
+from trials import BUDGET, FULL, LORA, QUANTISED, VARIANTS, run, same, state
 
 from harness.evaluation.decoding import transcribe
 from harness.hardware.meter import is_out_of_memory

@@ -21,7 +21,7 @@ from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtracto
 from benchmarks.gpu_trial import random_model
 from harness import catalog
 from harness.catalog import ROOT
-from harness.evaluation.decoding import Heard, transcript
+from harness.evaluation.decoding import DecodedUtterance, transcript
 from harness.model.parameters import OFFICIAL, POSITIONS_PER_SECOND, Dimensions
 from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
@@ -29,8 +29,8 @@ from harness.spec.messages import Open, Train
 from harness.spec.task import Task
 from harness.spec.techniques import STANDARD
 from harness.spec.trial import TrialConfig
-from harness.training.context import Bench, score_split
-from harness.training.orders import open_bench
+from harness.training.context import TrainerContext, score_split
+from harness.training.orders import open_context
 from harness.training.trial import run_trial
 
 GRIDS: dict[str, dict[str, list[Any]]] = {
@@ -77,10 +77,12 @@ class Job:
         grid = [{"r": r, "learning_rate": rate} for r in points["r"] for rate in points["learning_rate"]]
         return [TrialConfig.model_validate(self.fixed | point) for point in grid]
 
-    def bench(self, folder: Path) -> Bench:
+    def context(self, folder: Path) -> TrainerContext:
         """Model and data, with the caches in a folder, but none of encoder states."""
         bare = tuple(name for name in STANDARD if name != "encoder_cache")
-        return open_bench(Open(model=self.model, task=self.speech(), cache_dir=str(folder), seed=SEED, techniques=bare))
+        return open_context(
+            Open(model=self.model, task=self.speech(), cache_dir=str(folder), seed=SEED, techniques=bare)
+        )
 
     def speech(self) -> Task:
         """The task."""
@@ -104,8 +106,8 @@ Arm = Callable[[Job, Path], dict[tuple[int, float], Trial]]
 
 def plain(job: Job, folder: Path) -> dict[tuple[int, float], Trial]:
     """One process of benchmarks/plain.py for each configuration."""
-    bench = job.bench(job.folder / "listing")  # lists the clips; not in the arm's time
-    speech, found = bench.speech, dict[tuple[int, float], Trial]()
+    context = job.context(job.folder / "listing")  # lists the clips; not in the arm's time
+    speech, found = context.speech, dict[tuple[int, float], Trial]()
     clips = {
         split: [
             {"path": str(speech.path(speech.utterances[row])), "text": speech.utterances[row].text}
@@ -125,7 +127,7 @@ def plain(job: Job, folder: Path) -> dict[tuple[int, float], Trial]:
             "steps": -(-job.examples // BATCH),
             "learning_rate": config.learning_rate,
             "warmup_steps": config.warmup_steps,
-            "max_new_tokens": bench.decoding.max_new_tokens,
+            "max_new_tokens": context.decoding.max_new_tokens,
             "lora": {
                 "r": config.r,
                 "lora_alpha": config.lora_alpha,
@@ -140,8 +142,11 @@ def plain(job: Job, folder: Path) -> dict[tuple[int, float], Trial]:
         _run([sys.executable, "-m", "benchmarks.plain", str(folder / "job.json")], HF_DATASETS_CACHE=str(folder))
         answer = json.loads((folder / "found.json").read_text(encoding="utf-8"))
         rows = speech.rows("validation")
-        heard = [transcript(speech, row, Heard(text=text)) for row, text in zip(rows, answer["texts"], strict=True)]
-        found[_point(config)] = Trial(answer["loss"], score_split(bench, heard).wer, answer["texts"])
+        heard = [
+            transcript(speech, row, DecodedUtterance(text=text))
+            for row, text in zip(rows, answer["texts"], strict=True)
+        ]
+        found[_point(config)] = Trial(answer["loss"], score_split(context, heard).wer, answer["texts"])
     return found
 
 
@@ -161,7 +166,7 @@ def inside(job: Job) -> None:
         order = Train(
             config=config, budget=Budget(examples=job.examples, rungs=(1.0,)), seed=SEED, attempt=str(attempt)
         )
-        trial = run_trial(job.bench(job.folder / "cache"), order)
+        trial = run_trial(job.context(job.folder / "cache"), order)
         try:
             while True:
                 next(trial)

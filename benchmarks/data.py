@@ -26,7 +26,7 @@ from transformers import WhisperFeatureExtractor, WhisperTokenizer
 
 from harness.catalog import model_location
 from harness.data.batches import label_ids
-from harness.data.store.features import Speech, prepare
+from harness.data.store.prepare import Speech, prepare
 from harness.spec.task import Task
 
 

@@ -24,18 +24,18 @@ import optuna
 from rich.console import Console
 
 import harness.orchestration.trainer_client as conversation
-from harness.orchestration.display import Terminal
+from harness.orchestration.display import ProgressDisplay
 from harness.orchestration.startup import alone
-from harness.orchestration.stop_signals import Stop
+from harness.orchestration.stop_signals import StopSignals
 from harness.orchestration.sweep import Sweep
 from harness.orchestration.worker import Worker
 from harness.plan import Plan, make_plan
-from harness.records.mlflow_mirror import Mirror
+from harness.records.mlflow_mirror import MLflowMirror
 from harness.records.study_folder import Run, store, write_transcripts
-from harness.search.leaders import ranked
+from harness.search.best_trials import ranked
 from harness.search.samplers import make_sampler
 from harness.search.sampling import configuration
-from harness.search.storage import REPEATABLE, PatientStorage
+from harness.search.storage import REPEATABLE, RetryingStorage
 from harness.search.study import Study
 from harness.spec.messages import Answer, Finished, Open, Order, Ready, Report, Train
 from harness.spec.result import Cost, Rung, Scores, TrialResult
@@ -144,7 +144,7 @@ class Spent:
         setattr(owner, name, watched)
 
 
-class Clocked(Terminal):
+class Clocked(ProgressDisplay):
     """Notes what was spent when each trial ended."""
 
     def __init__(self, plan: Plan, spent: Spent) -> None:
@@ -207,7 +207,7 @@ def stored(trials: int) -> None:
         plan = plan_in(Path(folder), "random", trials)
         plan.folder.path.mkdir(parents=True)
         study = Study(plan.folder, plan.study, plan.space, plan.seed)
-        worker = Worker(plan, Terminal(plan, Console(file=io.StringIO())), [], Stop())
+        worker = Worker(plan, ProgressDisplay(plan, Console(file=io.StringIO())), [], StopSignals())
         conversation.Trainer = Instant  # type: ignore[misc, assignment]
         draw = optuna.create_study()
         made = []
@@ -246,10 +246,10 @@ def main() -> None:
     spent = Spent()
     conversation.Trainer = Instant  # type: ignore[misc, assignment]
     for call in REPEATABLE:
-        spent.watch("storage", PatientStorage, call)
+        spent.watch("storage", RetryingStorage, call)
     spent.watch("sampler", Study, "ask")
     for call in ("__init__", "begin", "rung", "end", "catch_up", "close"):
-        spent.watch("mirror", Mirror, call)
+        spent.watch("mirror", MLflowMirror, call)
     print(f"CPU milliseconds a trial, mean of the {WINDOW} before trial{' ' * 9}" + " ".join(f"{m:8}" for m in marks))
     for sampler in given.samplers:
         ends = sweep(spent, sampler, given.trials)

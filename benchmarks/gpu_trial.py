@@ -24,13 +24,13 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 from harness import catalog
 from harness.data.batches import Batch, Step
 from harness.hardware.matmul_rate import matmul_rate
-from harness.hardware.meter import Clock, Peaks, is_out_of_memory
+from harness.hardware.meter import Clock, PeakMemory, is_out_of_memory
 from harness.model.base import Base, load_base
 from harness.model.flops import training_flops
 from harness.model.methods import attach, detach
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
 from harness.model.parameters import OFFICIAL, POSITIONS_PER_SECOND, Dimensions
-from harness.model.trial_settings import shaped
+from harness.model.trial_settings import apply_trial_settings
 from harness.spec.budget import Budget
 from harness.spec.trial import TrialConfig
 from harness.training.context import make_accelerator
@@ -100,12 +100,12 @@ def random_steps(dims: Dimensions, config: TrialConfig, tokens: int) -> Iterator
 
 def measure(base: Base, dims: Dimensions, config: TrialConfig, steps: int, tokens: int) -> dict[str, Any]:
     """Train for some steps; what it took, or why it did not work."""
-    budget, peaks = Budget(steps=steps), Peaks(base.device)
+    budget, peaks = Budget(steps=steps), PeakMemory(base.device)
     accelerator = make_accelerator(config.precision, base.device)
     found: dict[str, Any] = {}
     model = attach(base, config)
     try:
-        with shaped(base, config):
+        with apply_trial_settings(base, config):
             prepared, optimizer = accelerator.prepare(model, make_optimizer(model, config))
             scheduler = make_scheduler(optimizer, config, steps)
             peaks.enter("train")

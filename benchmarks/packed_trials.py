@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.gpu_trial import LORA, TOY, random_model
 from harness.data.batches import Batch, Step
-from harness.hardware.meter import Clock, SharedPeaks, memory_held, reset_peak_memory
+from harness.hardware.meter import Clock, SharedPeakMemory, memory_held, reset_peak_memory
 from harness.model.base import Base, load_base
 from harness.model.batched_lora import Packed, view
 from harness.model.methods import attach
@@ -34,9 +34,9 @@ from harness.spec.messages import Finished
 from harness.spec.result import TrialResult
 from harness.spec.trial import TrialConfig
 from harness.training.context import make_accelerator
-from harness.training.loop import Progress, course, following, train
-from harness.training.packed_trials import Dice, Member, Pack
-from harness.training.trial import Trial, Wanted
+from harness.training.loop import Progress, next_event, train, training_loop
+from harness.training.packed_trials import PackedTraining, PackedTrial, RandomState
+from harness.training.trial import GradientRequest, Trial
 
 KINDS: dict[str, dict[str, Any]] = {
     "encoder and decoder": {"scope": "both"},
@@ -60,7 +60,7 @@ def steps_of(dims: Dimensions, config: TrialConfig, tokens: int, precision: str)
 
 def prepared(base: Base, config: TrialConfig, steps: int) -> SimpleNamespace:
     """All that a trial trains with, on a view of the base."""
-    run = SimpleNamespace(config=config, together=1, clock=Clock(base.device), peaks=SharedPeaks(base.device))
+    run = SimpleNamespace(config=config, together=1, clock=Clock(base.device), peaks=SharedPeakMemory(base.device))
     run.accelerator = make_accelerator(config.precision, base.device)
     run.model, run.optimizer = run.accelerator.prepare(
         model := attach(view(base), config), make_optimizer(model, config)
@@ -88,21 +88,21 @@ def packed(base: Base, dims: Dimensions, configs: list[TrialConfig], steps: int,
 
     def trial(config: TrialConfig) -> Trial[Finished]:
         run, stream = prepared(base, config, steps), steps_of(dims, config, tokens, config.precision)
-        under_way = course(*run.loop, stream, Budget(steps=steps), [steps], 1.0, run.clock, Progress())
+        under_way = training_loop(*run.loop, stream, Budget(steps=steps), [steps], 1.0, run.clock, Progress())
         loss = None
-        while isinstance(said := following(under_way, loss), Step):
-            loss = yield Wanted(run, said)  # type: ignore[arg-type]
+        while isinstance(said := next_event(under_way, loss), Step):
+            loss = yield GradientRequest(run, said)  # type: ignore[arg-type]
         assert isinstance(said, Progress)
         done.append(said)
         return Finished(result=TrialResult(state="complete", rungs=(), cost=None))
 
     held = memory_held(base.device)
     deaf = SimpleNamespace(send=lambda answer, lane: None)
-    pack = Pack(deaf, SimpleNamespace(base=base, pad=0), Packed(base), held)  # type: ignore[arg-type]
+    pack = PackedTraining(deaf, SimpleNamespace(base=base, pad=0), Packed(base), held)  # type: ignore[arg-type]
     reset_peak_memory(base.device)
     with tempfile.TemporaryDirectory() as folder:
         for lane, config in enumerate(configs, start=1):
-            pack.members[lane] = Member(lane, Path(folder), trial(config), Dice(base.device))
+            pack.members[lane] = PackedTrial(lane, Path(folder), trial(config), RandomState(base.device))
             pack.advance(pack.members[lane], None)
         while pack.members:
             pack.step()

@@ -26,8 +26,8 @@ from harness.spec.budget import Budget
 from harness.spec.messages import Open, Train
 from harness.spec.task import Task
 from harness.spec.trial import ALL_LINEAR, TrialConfig
-from harness.training.orders import open_bench
-from harness.training.trial import Bench, run_trial
+from harness.training.orders import open_context
+from harness.training.trial import TrainerContext, run_trial
 
 TABLES = ROOT / "benchmarks" / "tables"
 SPEECH = ROOT / "harness" / "demo" / "speech"
@@ -103,10 +103,10 @@ def configuration(point: dict[str, Any]) -> TrialConfig:
     )
 
 
-def curve(bench: Bench, point: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
+def curve(context: TrainerContext, point: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
     """Train one configuration to the end."""
     order = Train(config=configuration(point), budget=BUDGET, seed=seed, attempt=str(folder))
-    trial = run_trial(bench, order)
+    trial = run_trial(context, order)
     reports, go_on = [], None
     while True:
         try:
@@ -149,11 +149,11 @@ def main() -> None:
     # Beside the demo's speech, because hard links do not cross file systems.
     with tempfile.TemporaryDirectory(dir=SPEECH.parent) as folder:
         task = make_folder(table, Path(folder) / "speech")
-        bench = open_bench(Open(model="demo", task=task, cache_dir=str(CACHE_DIR), seed=SEEDS[table]))
+        context = open_context(Open(model="demo", task=task, cache_dir=str(CACHE_DIR), seed=SEEDS[table]))
         for number, point in enumerate(points(table)):
             if point in done:
                 continue
-            found = curve(bench, point, SEEDS[table], Path(folder))
+            found = curve(context, point, SEEDS[table], Path(folder))
             stored["curves"].append(found)
             (TABLES / f"{table}.json.gz").write_bytes(gzip.compress(json.dumps(stored).encode(), mtime=0))
             wers = [round(100 * sum(errors) / found["words"], 1) for errors in found["errors"]]

@@ -24,8 +24,8 @@ import numpy as np
 import optuna
 
 from benchmarks.record_curves import read
-from harness.search.finite_space import Left, Untried, by_settings, untried
-from harness.search.losing import has_lost
+from harness.search.finite_space import Left, WithoutRepeats, by_settings, untried
+from harness.search.pruning_rules import wilcoxon_rejects
 from harness.search.samplers import fresh_seed, make_pruner, rung_step
 from harness.spec.space import Pruner
 
@@ -113,7 +113,14 @@ METHODS = [
     Method("TPE + ASHA 2, WER from rung 2", tpe(), halving(2), first=2),
     Method("TPE + ASHA 2, WER from rung 2, nothing twice", tpe(), halving(2), first=2, again=False),
     Method("TPE + ASHA 2, WER from rung 3, nothing twice", tpe(), halving(2), first=3, again=False),
-    Method("TPE + ASHA 2, loss from rung 1, nothing twice", tpe(), halving(2), judge="loss", first=1, again=False),
+    Method(
+        "TPE + ASHA 2, loss from rung 1, nothing twice",
+        tpe(),
+        halving(2),
+        judge="loss",
+        first=1,
+        again=False,
+    ),
     Method("TPE + ASHA 3, WER from rung 2", tpe(), halving(3), first=2),
     Method("TPE + Hyperband 3, WER", tpe(), Pruner(name="hyperband", reduction_factor=3)),
     Method("TPE + median, WER", tpe(), Pruner(name="median")),
@@ -144,7 +151,7 @@ def spent(table: Table, method: Method, seed: int) -> float:
             left = untried(left, (known.params for known in study.get_trials(deepcopy=False)[-1:]))
             if not left:
                 return float(MOST)
-            study.sampler = Untried(study.sampler, left, fresh_seed(seed, number))
+            study.sampler = WithoutRepeats(study.sampler, left, fresh_seed(seed, number))
         trial = study.ask()
         curve = table.at(tuple(_ask(trial, name, held) for name, held in table.axes.items()))
         stopped = _climb(table, method, trial, curve, best)
@@ -181,7 +188,7 @@ def _climb(
         trial.report(curve[method.judge][rung], rung_step(method.pruner, rung - method.first))
         if trial.should_prune():
             return rung
-        if method.wilcoxon and best is not None and has_lost(curve["errors"][rung], best["errors"][rung], 0.05):
+        if method.wilcoxon and best is not None and wilcoxon_rejects(curve["errors"][rung], best["errors"][rung], 0.05):
             return rung
     return None
 

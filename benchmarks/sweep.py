@@ -69,7 +69,7 @@ def _resident(process: psutil.Process) -> int:
 
 def measure(arm: Arm, job: Job) -> dict[str, Any]:
     """One arm once, with empty caches: wall and CPU seconds and peak memory of all its processes, and its trials."""
-    job.bench(job.folder / "listing")  # what the driver itself needs is there before the clock starts
+    job.context(job.folder / "listing")  # what the driver itself needs is there before the clock starts
     with tempfile.TemporaryDirectory(dir=job.folder) as folder:
         cpu, began = _child_seconds(), time.perf_counter()
         with memory_watched() as seen:

@@ -58,16 +58,16 @@ def serve(options: argparse.Namespace) -> int:
 
     from harness.data.audio import UndecodableError, decode
     from harness.evaluation.long_form import transcribe_segments
-    from harness.publish.best_run import find_winner, open_base, speaking
+    from harness.publish.best_run import find_best_run, load_best_run_or_base, open_base
     from harness.transcribe import text
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    winner = find_winner(options.results, options.study, options.trial, options.baseline, options.refit)
-    untouched, base = open_base(winner, full=True), open_base(winner)
-    language = options.language or winner.language
+    best_run = find_best_run(options.results, options.study, options.trial, options.baseline, options.refit)
+    untouched, base = open_base(best_run, full=True), open_base(best_run)
+    language = options.language or best_run.language
 
-    with speaking(base, winner) as best:
+    with load_best_run_or_base(base, best_run) as best:
 
         def transcribe(path: str | None) -> tuple[str, str]:
             if path is None:
@@ -77,12 +77,12 @@ def serve(options: argparse.Namespace) -> int:
             except (UndecodableError, OSError):
                 raise gradio.Error("That file cannot be decoded: wav, flac, ogg, opus and mp3 can.") from None
             heard = [
-                text(transcribe_segments(model, of, clip, language, winner.speech_task))
+                text(transcribe_segments(model, of, clip, language, best_run.speech_task))
                 for model, of in ((best, base), (untouched.model, untouched))
             ]
             return marked(heard[0], heard[1], "ins"), marked(heard[1], heard[0], "del")
 
-        launch(gradio, page(gradio, winner.record.name, winner.model, transcribe), options)
+        launch(gradio, page(gradio, best_run.record.name, best_run.model, transcribe), options)
     return 0
 
 

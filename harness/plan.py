@@ -31,7 +31,7 @@ KEEP = 3
 
 
 @dataclass(frozen=True)
-class Place:
+class ComputeOptions:
     """Who carries a sweep out, and where: nothing of it changes what is found."""
 
     workers: int | None = None  # None: one a GPU
@@ -48,7 +48,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Goals:
+class SearchOptions:
     """Where a search starts from, when it has done enough, and what follows it."""
 
     warm_start: tuple[str, ...] = ()
@@ -79,8 +79,8 @@ class Plan:
     keep: int = KEEP
     processes: int = 1
     techniques: tuple[Technique, ...] = STANDARD
-    place: Place = Place()
-    goals: Goals = field(default_factory=lambda: Goals())
+    place: ComputeOptions = ComputeOptions()
+    search_options: SearchOptions = field(default_factory=lambda: SearchOptions())
 
     @property
     def folder(self) -> StudyFolder:
@@ -123,9 +123,9 @@ def make_plan(
     keep: int = KEEP,
     processes: int = 1,
     techniques: tuple[Technique, ...] = STANDARD,
-    place: Place | None = None,
+    place: ComputeOptions | None = None,
     override: Mapping[str, Any] | None = None,
-    goals: Goals | None = None,
+    search_options: SearchOptions | None = None,
 ) -> Plan:
     """Resolve names; an option that is not given comes from the space.
 
@@ -158,8 +158,8 @@ def make_plan(
         keep=keep,
         processes=processes,
         techniques=techniques,
-        place=place or Place(),
-        goals=goals or Goals(),
+        place=place or ComputeOptions(),
+        search_options=search_options or SearchOptions(),
     )
 
 

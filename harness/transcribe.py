@@ -45,22 +45,22 @@ def transcribe(options: argparse.Namespace) -> int:
 
     from harness.data.audio import UndecodableError, decode
     from harness.evaluation.long_form import transcribe_segments
-    from harness.publish.best_run import find_winner, open_base, speaking
+    from harness.publish.best_run import find_best_run, load_best_run_or_base, open_base
     from harness.records.files import write_text
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    winner = find_winner(options.results, options.study, options.trial, options.baseline, options.refit)
-    base = open_base(winner, full=options.vanilla)
-    with speaking(base, None if options.vanilla else winner) as model:
+    best_run = find_best_run(options.results, options.study, options.trial, options.baseline, options.refit)
+    base = open_base(best_run, full=options.vanilla)
+    with load_best_run_or_base(base, None if options.vanilla else best_run) as model:
         for file in options.files:
             try:
                 clip = decode(file)
             except (UndecodableError, OSError) as error:
                 raise UserError(f"cannot read {file}: {error}") from None
-            language = options.language or winner.language
+            language = options.language or best_run.language
             try:
-                found = transcribe_segments(model, base, clip, language, winner.speech_task, options.segment_seconds)
+                found = transcribe_segments(model, base, clip, language, best_run.speech_task, options.segment_seconds)
             except ValueError as error:
                 raise UserError(f"{file}: {error}") from None
             print(f"{file}: {text(found)}" if len(options.files) > 1 else text(found), flush=True)

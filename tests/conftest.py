@@ -54,15 +54,15 @@ def cache(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bench(task, cache):
+def context(task, cache):
     """The resident demo model over the small folder, in this process, on the CPU, where bits can be compared."""
     import torch
 
     from harness.spec.messages import Open
-    from harness.training.orders import open_bench
+    from harness.training.orders import open_context
 
     torch.set_num_threads(1)  # two would spin against whatever else the machine does
-    return open_bench(Open(model="demo", task=task, cache_dir=str(cache), seed=1), device=torch.device("cpu"))
+    return open_context(Open(model="demo", task=task, cache_dir=str(cache), seed=1), device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -116,11 +116,11 @@ def command(tmp_path, cache):
 
 
 @pytest.fixture(scope="session")
-def studies(tmp_path_factory, bench, speech_folder):
+def studies(tmp_path_factory, context, speech_folder):
     """One study with a LoRA trial, and others that tests add."""
     from studies import Studies
 
-    made = Studies(tmp_path_factory.mktemp("results"), bench, speech_folder)
+    made = Studies(tmp_path_factory.mktemp("results"), context, speech_folder)
     config = TrialConfig(
         method="lora", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=("q_proj", "v_proj"), learning_rate=5e-3,
         per_device_train_batch_size=8,

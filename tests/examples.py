@@ -1,7 +1,7 @@
 """Records and batches as tests want them."""
 
 from harness.data.batches import Batch, labelled
-from harness.model.encoder_cache import Mel
+from harness.model.encoder_cache import LogMelInputs
 from harness.model.trial_settings import window_frames
 from harness.spec.budget import Budget
 from harness.spec.result import Record, Rung, Scores
@@ -42,7 +42,7 @@ def rung(index: int, wer: float) -> Rung:
     )
 
 
-def batch_of(bench, rows, labels=None) -> Batch:
+def batch_of(context, rows, labels=None) -> Batch:
     """A batch of some rows of a bench, with their own labels or others."""
-    features = Mel(bench.speech, window_frames(bench.base)).take(rows)
-    return labelled(features, labels or [bench.labels[row] for row in rows], bench.pad)
+    features = LogMelInputs(context.speech, window_frames(context.base)).take(rows)
+    return labelled(features, labels or [context.labels[row] for row in rows], context.pad)

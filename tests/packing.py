@@ -4,11 +4,11 @@ from collections import deque
 from pathlib import Path
 
 from harness.spec.messages import Decide, Finished, Partial, Report, Train
-from harness.spec.rung_evaluation import Judging
-from harness.training.packed_trials import train_together
+from harness.spec.rung_evaluation import RungEvaluation
+from harness.training.packed_trials import run_packed_trials
 
 
-class Line:
+class OrderQueue:
     """A channel that decides each rung at once, and hands out waiting orders as lanes become free."""
 
     def __init__(self, orders, decide=lambda lane, rung: True):
@@ -39,14 +39,14 @@ def orders(configs, folder: Path, budget, **judging):
     for lane, config in enumerate(configs, start=1):
         attempt = folder / str(lane)
         attempt.mkdir(parents=True, exist_ok=True)
-        common = {"budget": budget, "seed": lane, "judging": Judging(**judging), "packed": True}
+        common = {"budget": budget, "seed": lane, "judging": RungEvaluation(**judging), "packed": True}
         made.append(Train(lane=lane, config=config, attempt=str(attempt), **common))
     return made
 
 
-def together(bench, given, at_once, decide=lambda lane, rung: True):
+def together(context, given, at_once, decide=lambda lane, rung: True):
     """Train so many of the orders at once, the others as room is made; what each lane's trial came to."""
-    line = Line(given[at_once:], decide)
+    line = OrderQueue(given[at_once:], decide)
     line.waits.extend(given[1:at_once])
-    train_together(line, bench, given[0])
+    run_packed_trials(line, context, given[0])
     return {lane: said[-1].result if isinstance(said[-1], Finished) else said[-1] for lane, said in line.said.items()}

@@ -14,8 +14,8 @@ from harness.training.trial import run_trial
 class Studies:
     """Studies on disk, with runs that were really trained, for a few steps, on the small folder of speech."""
 
-    def __init__(self, results: Path, bench, speech: Path) -> None:
-        self.results, self.bench, self.speech = results, bench, speech
+    def __init__(self, results: Path, context, speech: Path) -> None:
+        self.results, self.context, self.speech = results, context, speech
 
     def add(self, study: str, config: TrialConfig, name: str = "trial 0", **fields) -> Path:
         folder = StudyFolder(self.results / study)
@@ -24,17 +24,17 @@ class Studies:
             "task": {"name": "<small>", "language": "en", "normalizer": None, "task": "transcribe"},
         }
         write_json(folder.manifest, {"study": study, "seed": 1, "task": str(self.speech), "identity": identity})
-        write_json(folder.path / "data_report.json", self.bench.speech.report)
+        write_json(folder.path / "data_report.json", self.context.speech.report)
         budget = Budget(examples=48)
         attempt = folder.attempt()
-        trial = run_trial(self.bench, Train(config=config, budget=budget, seed=1, attempt=str(attempt)))
+        trial = run_trial(self.context, Train(config=config, budget=budget, seed=1, attempt=str(attempt)))
         try:
             next(trial)
             while True:
                 trial.send(True)
         except StopIteration as end:
             result = end.value.result
-        data = {split: held["hash"] for split, held in self.bench.speech.report["splits"].items()}
+        data = {split: held["hash"] for split, held in self.context.speech.report["splits"].items()}
         number = None if "kind" in fields else int(name.split()[1])
         record = Record(
             kind=fields.get("kind", "trial"), name=name, number=number, seed=1, state=result.state, config=config,

@@ -43,8 +43,8 @@ def test_from_space_to_leaderboard(command, small_space, cache, tmp_path):
     trials = sorted(path.name for path in (tmp_path / "results/s/trials").iterdir())
     assert trials == ["0", "1"], "the same command goes on to N, it does not add N"
 
-    board = command("compare.py", "--study", "s", "--cache-dir", cache)
-    assert "vanilla" in board.stdout
+    leaderboard = command("compare.py", "--study", "s", "--cache-dir", cache)
+    assert "vanilla" in leaderboard.stdout
     assert "Where the time went" in (tmp_path / "results/s/comparison/report.html").read_text()
     assert "| evaluate |" in (tmp_path / "results/s/comparison/REPRODUCIBILITY.md").read_text()
     shown = command("run_sweep.py", "--status", "s").stdout

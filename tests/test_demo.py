@@ -62,8 +62,8 @@ def test_part_of_the_audio_needs_mixing_down_and_resampling(rows):
     assert kinds[44_100, 2] >= 100 and len(kinds) == 2
 
 
-def test_the_tokenizer_has_whisper_s_special_tokens_in_whisper_s_order(bench):
-    tokenizer = bench.base.processor.tokenizer
+def test_the_tokenizer_has_whisper_s_special_tokens_in_whisper_s_order(context):
+    tokenizer = context.base.processor.tokenizer
     order = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|zh|>", "<|su|>", "<|translate|>", "<|transcribe|>"]
     order += ["<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>", "<|0.00|>", "<|30.00|>"]
     ids = tokenizer.convert_tokens_to_ids(order)
@@ -72,8 +72,8 @@ def test_the_tokenizer_has_whisper_s_special_tokens_in_whisper_s_order(bench):
     assert ids[11] == ids[10] + 1 and ids[12] - ids[11] == 1500
 
 
-def test_the_model_has_whisper_s_proportions(bench):
-    config = bench.base.model.config
+def test_the_model_has_whisper_s_proportions(context):
+    config = context.base.model.config
     assert config.d_model // config.encoder_attention_heads == 64 == config.d_model // config.decoder_attention_heads
     assert config.encoder_layers == config.decoder_layers and config.encoder_ffn_dim == 4 * config.d_model
     assert (config.dropout, config.attention_dropout, config.activation_dropout) == (0, 0, 0)
@@ -84,15 +84,15 @@ def test_vanilla_s_word_error_rate_is_the_model_card_s(cache):
     from harness.evaluation.decoding import transcribe
     from harness.spec.messages import Open
     from harness.training.context import make_accelerator, score_split
-    from harness.training.orders import open_bench
+    from harness.training.orders import open_context
 
     card = (catalog.DEMO_MODEL / "README.md").read_text(encoding="utf-8")
-    bench = open_bench(Open(model="demo", task=catalog.task("demo"), cache_dir=str(cache), seed=1))
-    accelerator = make_accelerator("fp32", bench.base.device)
+    context = open_context(Open(model="demo", task=catalog.task("demo"), cache_dir=str(cache), seed=1))
+    accelerator = make_accelerator("fp32", context.base.device)
     for split in ("validation", "test"):
-        rows = bench.speech.rows(split)
+        rows = context.speech.rows(split)
         scores = score_split(
-            bench, transcribe(bench.base.model, bench.base, bench.speech, rows, bench.decoding, accelerator)
+            context, transcribe(context.base.model, context.base, context.speech, rows, context.decoding, accelerator)
         )
         raw, normalised = re.search(rf"{split} split.*\| ([\d.]+)% \| ([\d.]+)% \|", card).groups()
         assert 100 * scores.wer_raw == pytest.approx(float(raw), abs=0.1)

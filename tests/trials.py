@@ -66,9 +66,9 @@ def same(one, other):
     return one[1:] == other[1:] and all(torch.equal(value, other[0][name]) for name, value in one[0].items())
 
 
-def run(bench, config, folder, go_on=True, budget=LONGER, seed=1):
+def run(context, config, folder, go_on=True, budget=LONGER, seed=1):
     folder.mkdir(exist_ok=True)
-    trial = run_trial(bench, Train(config=config, budget=budget, seed=seed, attempt=str(folder)))
+    trial = run_trial(context, Train(config=config, budget=budget, seed=seed, attempt=str(folder)))
     decision = None
     while True:
         try:

@@ -11,7 +11,7 @@ from harness.evaluation.decoding import transcribe
 from harness.model.methods import count_parameters
 from harness.spec.messages import Open
 from harness.training.context import make_accelerator, score_split
-from harness.training.orders import open_bench
+from harness.training.orders import open_context
 from tools.train_demo_model import own_domain, word_error_rate
 
 CARD = """---
@@ -47,15 +47,17 @@ Written by `python -m tools.demo_card`.
 def main() -> None:
     """Measure, and write the card."""
     with TemporaryDirectory() as cache:
-        bench = open_bench(Open(model="demo", task=catalog.task("demo"), cache_dir=cache, seed=1))
-        accelerator = make_accelerator("fp32", bench.base.device)
+        context = open_context(Open(model="demo", task=catalog.task("demo"), cache_dir=cache, seed=1))
+        accelerator = make_accelerator("fp32", context.base.device)
         scores = {}
         for split in ("validation", "test"):
-            rows = bench.speech.rows(split)
-            transcripts = transcribe(bench.base.model, bench.base, bench.speech, rows, bench.decoding, accelerator)
-            scores[split] = score_split(bench, transcripts)
-    model = bench.base.model
-    own = word_error_rate(model, bench.base.processor.tokenizer, *own_domain(400, seed=6))
+            rows = context.speech.rows(split)
+            transcripts = transcribe(
+                context.base.model, context.base, context.speech, rows, context.decoding, accelerator
+            )
+            scores[split] = score_split(context, transcripts)
+    model = context.base.model
+    own = word_error_rate(model, context.base.processor.tokenizer, *own_domain(400, seed=6))
     card = CARD.format(
         parameters=count_parameters(model)[1],
         own=own,

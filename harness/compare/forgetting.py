@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import catalog
-from harness.compare.board import Board
+from harness.compare.leaderboard import Leaderboard
 from harness.compare.scoring.decoding import decode_run
-from harness.compare.tables.leaderboard import Row
+from harness.compare.tables.rows import Row
 from harness.errors import UserError
 from harness.evaluation.metrics import score
 from harness.orchestration.trainer_launch import Trainer
@@ -24,7 +24,7 @@ from harness.spec.result import Record
 SPLIT = "test"
 
 
-def with_forgetting(board: Board, options: Namespace, say: Callable[[str], None]) -> Board:
+def with_forgetting(leaderboard: Leaderboard, options: Namespace, say: Callable[[str], None]) -> Leaderboard:
     """The board with the WER on a second task, and its difference to the untouched model, in points.
 
     Decoded are zero-shot systems, trials, and the best on validation; the transcripts are kept beside each record.
@@ -32,23 +32,23 @@ def with_forgetting(board: Board, options: Namespace, say: Callable[[str], None]
     Raises:
         UserError: if there is no study, or no untouched model to compare with.
     """
-    if not board.studies:
+    if not leaderboard.studies:
         raise UserError("--forgetting decodes with a study's weights; name it with --study")
     task = catalog.task(options.forgetting)
     found: dict[str, float] = {}
     untouched: dict[str | None, float] = {}
     with ExitStack() as stack:
         trainers: dict[str, Trainer] = {}
-        for system in board.systems:
+        for system in leaderboard.systems:
             record = system.record
-            chosen = system.kind in ("zero_shot", "trial") or system.name == board.best
+            chosen = system.kind in ("zero_shot", "trial") or system.name == leaderboard.best
             if record is None or system.study is None or not chosen:
                 continue
-            (path,) = [place for place, held in board.records[system.study] if held is record]
+            (path,) = [place for place, held in leaderboard.records[system.study] if held is record]
 
             def opened(study: str = system.study) -> Trainer:
                 if study not in trainers:
-                    trainers[study] = stack.enter_context(_trainer(board, study, options))
+                    trainers[study] = stack.enter_context(_trainer(leaderboard, study, options))
                 return trainers[study]
 
             say(f"{task.name}: {system.name}")
@@ -57,8 +57,8 @@ def with_forgetting(board: Board, options: Namespace, say: Callable[[str], None]
                 untouched[system.study] = found[system.name]
     if not untouched:
         raise UserError("--forgetting needs the untouched model on the board: run the baseline vanilla")
-    rows = tuple(_filled(row, task.name, found.get(row.system), untouched) for row in board.rows)
-    return replace(board, rows=rows)
+    rows = tuple(_filled(row, task.name, found.get(row.system), untouched) for row in leaderboard.rows)
+    return replace(leaderboard, rows=rows)
 
 
 def _filled(row: Row, task: str, wer: float | None, untouched: dict[str | None, float]) -> Row:
@@ -67,8 +67,8 @@ def _filled(row: Row, task: str, wer: float | None, untouched: dict[str | None, 
     return row.model_copy(update={"second_task": task, "wer_second": wer, "forgotten": lost})
 
 
-def _trainer(board: Board, study: str, options: Namespace) -> Trainer:
-    (folder,) = [place for place in board.studies if place.path.name == study]
+def _trainer(leaderboard: Leaderboard, study: str, options: Namespace) -> Trainer:
+    (folder,) = [place for place in leaderboard.studies if place.path.name == study]
     manifest: dict[str, Any] = json.loads(folder.manifest.read_text(encoding="utf-8"))
     order = Open(
         model=manifest["identity"]["model"],

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from transformers import WhisperFeatureExtractor
 
 from harness.data.audio import SAMPLE_RATE, Samples
-from harness.data.store.features import Speech
 from harness.data.store.log_mel import log_mel
+from harness.data.store.prepare import Speech
 from harness.data.store.waveforms import Waveforms
 from harness.errors import UserError
 from harness.spec.augmentation import Augmentation

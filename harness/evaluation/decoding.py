@@ -16,13 +16,13 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from harness.data.audio import SAMPLE_RATE
 from harness.data.batches import chunks, labelled
-from harness.data.store.features import Speech
+from harness.data.store.prepare import Speech
 from harness.hardware.meter import Clock, is_out_of_memory, is_poisoned
 from harness.model.base import Base
-from harness.model.encoder_cache import Mel, Prefix
-from harness.model.encoder_halves import entered_at
+from harness.model.encoder_cache import EncoderStates, LogMelInputs
 from harness.model.loss import utterance_losses
 from harness.model.methods import whisper_of
+from harness.model.split_encoder import start_at_layer
 from harness.model.trial_settings import window_frames
 from harness.spec.result import Transcript
 
@@ -45,7 +45,7 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Heard:
+class DecodedUtterance:
     """Of one utterance: the teacher-forced loss summed over its label tokens, and what was decoded.
 
     `cut` where the decode limit came before the end. What was not asked for is None.
@@ -79,37 +79,37 @@ def transcribe(
     rows: Sequence[int],
     decoding: Decoding,
     accelerator: Accelerator,
-    prefix: Prefix | None = None,
+    encoder_states: EncoderStates | None = None,
 ) -> list[Transcript]:
     """Transcripts of some rows, in their order; several processes share the work, and each gets all."""
-    heard = listen(model, base, speech, rows, decoding, accelerator, prefix)
+    heard = decode_with_loss(model, base, speech, rows, decoding, accelerator, encoder_states)
     return [transcript(speech, row, heard[row]) for row in rows]
 
 
-def listen(
+def decode_with_loss(
     model: nn.Module,
     base: Base,
     speech: Speech,
     rows: Sequence[int],
     decoding: Decoding,
     accelerator: Accelerator,
-    prefix: Prefix | None = None,
+    encoder_states: EncoderStates | None = None,
     labels: Sequence[list[int]] | None = None,
     texts: bool = True,
-) -> dict[int, Heard]:
+) -> dict[int, DecodedUtterance]:
     """Decode some rows and, given the labels of all rows, compute their loss; the encoder runs once for both.
 
     Several processes share the work, and each gets all. Inputs are the filled `prefix`'s, or features.
     """
-    inputs = prefix or Mel(speech, window_frames(base))
-    ordered = by_length(speech, rows) if decoding.sorting else list(rows)
+    inputs = encoder_states or LogMelInputs(speech, window_frames(base))
+    ordered = sort_by_length(speech, rows) if decoding.sorting else list(rows)
     mine = ordered[accelerator.process_index :: accelerator.num_processes]
-    found = dict[int, Heard]()
+    found = dict[int, DecodedUtterance]()
     model.eval()
 
-    def hear(batch: Sequence[int]) -> dict[int, Heard]:
+    def hear(batch: Sequence[int]) -> dict[int, DecodedUtterance]:
         states = encode(model, inputs.take(batch), inputs.depth, accelerator)
-        heard = [Heard()] * len(batch)
+        heard = [DecodedUtterance()] * len(batch)
         if texts:
             heard = generate(
                 model, base, states, [speech.utterances[row].language for row in batch], decoding, accelerator
@@ -120,13 +120,15 @@ def listen(
         return dict(zip(batch, heard, strict=True))
 
     for batch in chunks(mine, decoding.batch_size):
-        found |= halving(hear, batch)
+        found |= halve_on_out_of_memory(hear, batch)
     if accelerator.num_processes > 1:
         found = {row: heard for part in gather_object([found]) for row, heard in part.items()}
     return found
 
 
-def halving(hear: Callable[[Sequence[int]], dict[int, Heard]], batch: Sequence[int]) -> dict[int, Heard]:
+def halve_on_out_of_memory(
+    hear: Callable[[Sequence[int]], dict[int, DecodedUtterance]], batch: Sequence[int]
+) -> dict[int, DecodedUtterance]:
     """Hear a batch; where memory runs out, one half of it after the other."""
     try:
         return hear(batch)
@@ -135,24 +137,24 @@ def halving(hear: Callable[[Sequence[int]], dict[int, Heard]], batch: Sequence[i
             raise
     # Behind the handler: the exception held what the batch had taken.
     half = len(batch) // 2
-    return halving(hear, batch[:half]) | halving(hear, batch[half:])
+    return halve_on_out_of_memory(hear, batch[:half]) | halve_on_out_of_memory(hear, batch[half:])
 
 
-def by_length(speech: Speech, rows: Sequence[int]) -> list[int]:
+def sort_by_length(speech: Speech, rows: Sequence[int]) -> list[int]:
     """Rows from the shortest clip to the longest, so that a batch ends at about the same token."""
     return sorted(rows, key=lambda row: (speech.utterances[row].seconds or 0.0, row))
 
 
 def encode(model: nn.Module, inputs: Tensor, depth: int | None, accelerator: Accelerator) -> Tensor:
     """The encoder's output for one batch of log-mel features, or of states behind `depth` layers."""
-    with torch.inference_mode(), accelerator.autocast(), entered_at(model, depth):
+    with torch.inference_mode(), accelerator.autocast(), start_at_layer(model, depth):
         states: Tensor = whisper_of(model).model.encoder(inputs.to(accelerator.device)).last_hidden_state
     return states
 
 
 def generate(
     model: nn.Module, base: Base, states: Tensor, languages: list[str], decoding: Decoding, accelerator: Accelerator
-) -> list[Heard]:
+) -> list[DecodedUtterance]:
     """What is decoded from the encoder's output (clips, positions, width) of one batch."""
     whisper = whisper_of(model)
     first = base.processor.tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
@@ -172,7 +174,7 @@ def generate(
     # generate() takes the last end of a text away, so that the longest of a batch has none.
     full = ids.shape[1] >= decoding.max_new_tokens
     ended = (ids == tokenizer.eos_token_id).any(dim=1).tolist()
-    return [Heard(text=text.strip(), cut=full and not end) for text, end in zip(texts, ended, strict=True)]
+    return [DecodedUtterance(text=text.strip(), cut=full and not end) for text, end in zip(texts, ended, strict=True)]
 
 
 def _losses(
@@ -217,7 +219,7 @@ def real_time_factor(
     return audio / statistics.median(timed[1:])
 
 
-def transcript(speech: Speech, row: int, heard: Heard) -> Transcript:
+def transcript(speech: Speech, row: int, heard: DecodedUtterance) -> Transcript:
     """What was heard of an utterance, beside what was said."""
     utterance = speech.utterances[row]
     return Transcript(

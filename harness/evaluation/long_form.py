@@ -12,7 +12,7 @@ from torch import nn
 from transformers import WhisperForConditionalGeneration
 
 from harness.data.audio import SAMPLE_RATE
-from harness.data.store.features import Speech
+from harness.data.store.prepare import Speech
 from harness.errors import UserError
 from harness.model.base import Base
 from harness.model.methods import whisper_of
@@ -187,10 +187,10 @@ def cut_at_pauses(clip: Samples, longest: float) -> list[tuple[int, int]]:
     heard = np.flatnonzero(frames > SILENCE * np.quantile(frames, 0.95))
     parts, start = list[tuple[int, int]](), 0
     while start < len(clip):
-        following = np.searchsorted(heard, start // frame)
-        if following == len(heard):
+        next_event = np.searchsorted(heard, start // frame)
+        if next_event == len(heard):
             break
-        start = max(start, int(heard[following]) * frame)
+        start = max(start, int(heard[next_event]) * frame)
         if len(clip) - start <= most:
             parts.append((start, len(clip)))
             break

@@ -85,7 +85,7 @@ def synchronize(device: torch.device) -> None:
 MemoryKind = Literal["cuda_reserved", "process_rss"]
 
 
-class Peaks:
+class PeakMemory:
     """Peak memory of the phases of a trial, in bytes.
 
     On a GPU what torch reserved and allocated in this process: neither other processes nor the CUDA context are in
@@ -121,7 +121,7 @@ class Peaks:
         _raise(self.allocated, peaks["allocated"])
 
 
-class SharedPeaks(Peaks):
+class SharedPeakMemory(PeakMemory):
     """Peaks of a trial that trains together with others: of what training takes it is told its share."""
 
     def enter(self, phase: str | None) -> None:

@@ -37,7 +37,7 @@ def compiled(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def as_written(model: nn.Module) -> Iterator[None]:
+def uncompiled(model: nn.Module) -> Iterator[None]:
     """Within it layers run as they are written: in evaluation, where adapters are merged and no gradient is wanted."""
     before = [layer._compiled_call_impl for layer in _layers(model)]
     for layer in _layers(model):

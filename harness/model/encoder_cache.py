@@ -15,10 +15,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from harness.data.batches import chunks
-from harness.data.store.features import Speech
+from harness.data.store.prepare import Speech
 from harness.model.base import HALVES, Base
-from harness.model.encoder_halves import leading
 from harness.model.parameters import POSITIONS_PER_SECOND, dimensions_of, frozen_layers
+from harness.model.split_encoder import run_first_layers
 from harness.spec.trial import Precision, TrialConfig
 
 VERSION = 1  # of what is stored: raise it when the content for the same input changes
@@ -27,7 +27,7 @@ PORTION = 512  # utterances after which what is computed is marked so
 
 
 @dataclass(frozen=True)
-class Mel:
+class LogMelInputs:
     """Log-mel features as prepared: (clips, mel bins, frames), fp32."""
 
     speech: Speech
@@ -40,14 +40,14 @@ class Mel:
 
 
 @dataclass
-class Prefix:
+class EncoderStates:
     """States behind `depth` layers, (clips, positions, width), mapped from a file that processes share.
 
     The encoder's output is kept in the precision of what takes it: in a half precision that is exact but for adapters
     of cross-attention with dropout, which round it once more. States before its end are summed on in fp32.
     """
 
-    mel: Mel
+    mel: LogMelInputs
     depth: int
     states: npt.NDArray[np.float32 | np.uint16]
     filled: npt.NDArray[np.bool_]
@@ -74,7 +74,7 @@ class Prefix:
         for portion in chunks(mine, PORTION):
             for batch in chunks(portion, batch_size):
                 with torch.inference_mode(), accelerator.autocast():
-                    made = leading(encoder, self.mel.take(batch).to(base.device), self.depth)
+                    made = run_first_layers(encoder, self.mel.take(batch).to(base.device), self.depth)
                 self.states[batch] = made.to("cpu", self.dtype).contiguous().view(_stored(self.dtype)[1]).numpy()
             self.states.flush()  # type: ignore[attr-defined]  # states before marks, should the machine go down
             self.filled[portion] = True
@@ -85,16 +85,16 @@ class Prefix:
 
 
 @dataclass
-class Prefixes:
+class EncoderStateCache:
     """The cache of a study's data: a file for each model, depth, precision and window. Without a folder it is off."""
 
     speech: Speech
     folder: Path | None
     roomy: bool = True  # the GPU's memory may hold states
-    opened: dict[str, Prefix] = field(default_factory=dict)
+    opened: dict[str, EncoderStates] = field(default_factory=dict)
     fingerprints: dict[tuple[int, int], str] = field(default_factory=dict)
 
-    def of(self, base: Base, config: TrialConfig, precision: Precision) -> Prefix | None:
+    def of(self, base: Base, config: TrialConfig, precision: Precision) -> EncoderStates | None:
         """What a configuration's trial shares with others; None where it trains its first layer, or the disk is full.
 
         The base must be as it was loaded, without an adapter.
@@ -121,25 +121,25 @@ class Prefixes:
             whole = depth == base.model.config.encoder_layers
             dtype = HALVES.get(precision, torch.float32) if whole else torch.float32
             shape = (len(self.speech.utterances), positions, base.model.config.d_model)
-            prefix = self._open(self.folder / key, about, shape, depth, dtype)
-            if prefix is None:
+            encoder_states = self._open(self.folder / key, about, shape, depth, dtype)
+            if encoder_states is None:
                 return None
-            self.opened[key] = prefix
+            self.opened[key] = encoder_states
         return self.opened[key]
 
-    def settle(self, prefix: Prefix, device: torch.device, room: int | None = None) -> int:
+    def settle(self, encoder_states: EncoderStates, device: torch.device, room: int | None = None) -> int:
         """Have a GPU keep filled states in its memory, where they fit into `room`: by default a quarter of it.
 
         Only the newest are kept. Returns the bytes that it then holds of them.
         """
         if room is None:
             room = torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 0
-        if not self.roomy or prefix.states.nbytes > room:
+        if not self.roomy or encoder_states.states.nbytes > room:
             return 0
-        if prefix.resident is None:
+        if encoder_states.resident is None:
             self._let_go()
-            prefix.copy_to(device)
-        return prefix.states.nbytes
+            encoder_states.copy_to(device)
+        return encoder_states.states.nbytes
 
     def release(self) -> bool:
         """Give that memory back, and take none again; False where there was none to give."""
@@ -147,14 +147,14 @@ class Prefixes:
         return self._let_go()
 
     def _let_go(self) -> bool:
-        held = [prefix for prefix in self.opened.values() if prefix.resident is not None]
-        for prefix in held:
-            prefix.resident = None
+        held = [encoder_states for encoder_states in self.opened.values() if encoder_states.resident is not None]
+        for encoder_states in held:
+            encoder_states.resident = None
         return bool(held)
 
     def _open(
         self, folder: Path, about: dict[str, object], shape: tuple[int, int, int], depth: int, dtype: torch.dtype
-    ) -> Prefix | None:
+    ) -> EncoderStates | None:
         rows, kind = shape[0], _stored(dtype)[0]
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
@@ -171,7 +171,7 @@ class Prefixes:
                 (folder / "entry.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         states = np.memmap(folder / "states.bin", kind, "r+", shape=shape)
         filled = np.memmap(folder / "filled.bin", bool, "r+", shape=(rows,))
-        return Prefix(Mel(self.speech, 2 * shape[1]), depth, states, filled, dtype)
+        return EncoderStates(LogMelInputs(self.speech, 2 * shape[1]), depth, states, filled, dtype)
 
     def _fingerprint(self, base: Base, depth: int) -> str:
         """A name for the weights before the first trainable one. Positions are sinusoids, of which a window is cut."""
@@ -187,11 +187,11 @@ class Prefixes:
         return self.fingerprints[key]
 
 
-def trains_on(prefix: Prefix | None, config: TrialConfig) -> bool:
+def trains_on_cached_states(encoder_states: EncoderStates | None, config: TrialConfig) -> bool:
     """Whether training too may take cached states: nothing random acts before them."""
     random = (config.dropout, config.attention_dropout, config.activation_dropout)
     masked = (config.mask_time_prob, config.mask_feature_prob)
-    return prefix is not None and not any(random) and not any(masked) and config.augmentation is None
+    return encoder_states is not None and not any(random) and not any(masked) and config.augmentation is None
 
 
 def _stored(dtype: torch.dtype) -> tuple[np.dtype, torch.dtype]:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from harness.data.batches import IGNORED, Batch
-from harness.model.encoder_halves import entered_at
+from harness.model.split_encoder import start_at_layer
 
 
 def token_loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
@@ -19,7 +19,7 @@ def utterance_losses(model: nn.Module, batch: Batch) -> Tensor:
 
 def logits_of(model: nn.Module, batch: Batch) -> Tensor:
     """What the decoder predicts at each token, (clips, tokens, vocabulary)."""
-    with entered_at(model, batch.depth):
+    with start_at_layer(model, batch.depth):
         logits: Tensor = model(
             input_features=batch.input_features, decoder_input_ids=batch.decoder_input_ids, use_cache=False
         ).logits

@@ -18,7 +18,7 @@ CONFIGURED = (
 
 
 @contextmanager
-def shaped(base: Base, config: TrialConfig) -> Iterator[None]:
+def apply_trial_settings(base: Base, config: TrialConfig) -> Iterator[None]:
     """Give the base a trial's dropout, SpecAugment, window and checkpointing, and take them back afterwards."""
     model, before = base.model, dict(base.model.config.to_dict())
     positions = model.model.encoder.embed_positions

@@ -14,17 +14,17 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.hardware.processes import die_with_parent
-from harness.orchestration.display import Terminal
-from harness.orchestration.gpu_assignment import Post
-from harness.orchestration.recovery import LOST, reap
-from harness.orchestration.stop_conditions import enough
-from harness.orchestration.stop_signals import Stop
+from harness.orchestration.display import ProgressDisplay
+from harness.orchestration.gpu_assignment import GPUAssignment
+from harness.orchestration.recovery import LOST, end_dead_trials
+from harness.orchestration.stop_conditions import stop_reason
+from harness.orchestration.stop_signals import StopSignals
 from harness.orchestration.trainer_launch import python_path
-from harness.orchestration.trial_loop import carry_out_trials
+from harness.orchestration.trial_loop import run_trials
 from harness.orchestration.worker import Watcher, Worker
 from harness.plan import Plan, needed_dimensions
 from harness.records.study_folder import Run, is_stored, read_record
-from harness.search.heartbeat import GRACE_SECONDS, Heart, Watch
+from harness.search.heartbeat import GRACE_SECONDS, Heartbeat, HeartbeatMonitor
 from harness.search.storage import Database
 from harness.search.study import Study
 
@@ -33,32 +33,32 @@ LOOK_SECONDS = 2.0
 JOBS_LOST = 5  # in a row without a finished trial
 
 
-def job(plan: Plan, post: Post, runs: list[Run]) -> None:
+def job(plan: Plan, assignment: GPUAssignment, runs: list[Run]) -> None:
     """One worker: its share of the baselines, then trials; SIGTERM lets it finish its rung."""
-    stop, began = Stop(), time.monotonic()
+    stop, began = StopSignals(), time.monotonic()
 
     def may_begin() -> bool:
-        return not stop.asked.is_set() and enough(plan, study, time.monotonic() - began) is None
+        return not stop.asked.is_set() and stop_reason(plan, study, time.monotonic() - began) is None
 
-    if post.parent is not None:
+    if assignment.parent is not None:
         die_with_parent()
-        threading.Thread(target=_outlive_not, args=(post.parent,), daemon=True).start()
+        threading.Thread(target=_outlive_not, args=(assignment.parent,), daemon=True).start()
     database = Database(plan.folder.path, plan.place.address())
-    study, heart = (
+    study, heartbeat = (
         Study(plan.folder, plan.study, plan.space, plan.seed, database, needed_dimensions(plan)),
-        Heart(database),
+        Heartbeat(database),
     )
-    threading.Thread(target=_listen, args=(study, post, stop), daemon=True).start()
-    worker = Worker(plan, Terminal(plan, Console(soft_wrap=True)), [], stop, post)
+    threading.Thread(target=_listen, args=(study, assignment, stop), daemon=True).start()
+    worker = Worker(plan, ProgressDisplay(plan, Console(soft_wrap=True)), [], stop, assignment)
     worker.watchers.append(worker.display)
     with stop.signals(worker.display.say, [worker]):
         try:
             for run in runs:
                 if not stop.asked.is_set():
-                    worker.carry_out(run)
-            carry_out_trials(study, worker, heart, plan.trials, post.name, may_begin)
+                    worker.execute(run)
+            run_trials(study, worker, heartbeat, plan.trials, assignment.name, may_begin)
         finally:
-            heart.stop()
+            heartbeat.stop()
             worker.close()
 
 
@@ -69,8 +69,8 @@ def _outlive_not(parent: int) -> None:
     os._exit(1)  # the trainer dies with this process
 
 
-def _listen(study: Study, post: Post, stop: Stop) -> None:
-    while study.optuna.user_attrs.get(COORDINATOR) == post.coordinator:
+def _listen(study: Study, assignment: GPUAssignment, stop: StopSignals) -> None:
+    while study.optuna.user_attrs.get(COORDINATOR) == assignment.coordinator:
         time.sleep(LOOK_SECONDS)
     stop.asked.set()
 
@@ -84,11 +84,22 @@ class Cluster:
     """The jobs of one sweep."""
 
     def __init__(
-        self, plan: Plan, study: Study, posts: Sequence[Post], watchers: Sequence[Watcher], stop: Stop
+        self,
+        plan: Plan,
+        study: Study,
+        gpu_assignments: Sequence[GPUAssignment],
+        watchers: Sequence[Watcher],
+        stop: StopSignals,
     ) -> None:
-        self.plan, self.study, self.posts, self.watchers, self.stop = plan, study, posts, watchers, stop
-        self.name, self._began = posts[0].coordinator, time.monotonic()
-        self.watch = Watch(study.database)
+        self.plan, self.study, self.gpu_assignments, self.watchers, self.stop = (
+            plan,
+            study,
+            gpu_assignments,
+            watchers,
+            stop,
+        )
+        self.name, self._began = gpu_assignments[0].coordinator, time.monotonic()
+        self.watch = HeartbeatMonitor(study.database)
         self.jobs: dict[int, submitit.Job[None]] = {}
         self._whole = False
         os.environ["PYTHONPATH"] = python_path()  # so that jobs find the harness
@@ -104,7 +115,7 @@ class Cluster:
                     del self.jobs[number]
                 lost, before, used = lost + len(ended), used, self.study.used()
                 lost = lost if used == before else 0
-                if lost > JOBS_LOST * len(self.posts):
+                if lost > JOBS_LOST * len(self.gpu_assignments):
                     raise UserError(f"jobs end without work done; their logs are in {self._logs}")
                 self._reap()
                 self._tell()
@@ -113,22 +124,24 @@ class Cluster:
                 self._whole = not missing and used >= self.plan.trials
                 if self._whole or self.stop.asked.is_set() or not (searching or missing or self.jobs):
                     return
-                for post in self.posts:
-                    share = [run for run in baselines[post.number :: len(self.posts)] if run in missing]
-                    if post.number not in self.jobs and (share or searching):  # a job without work would end at once
-                        self.jobs[post.number] = self._submit(post, share)
-                        say(f"worker {post.number} is job {self.jobs[post.number].job_id}")
+                for assignment in self.gpu_assignments:
+                    share = [run for run in baselines[assignment.number :: len(self.gpu_assignments)] if run in missing]
+                    if assignment.number not in self.jobs and (
+                        share or searching
+                    ):  # a job without work would end at once
+                        self.jobs[assignment.number] = self._submit(assignment, share)
+                        say(f"worker {assignment.number} is job {self.jobs[assignment.number].job_id}")
                 time.sleep(LOOK_SECONDS)
 
     def _late(self) -> bool:
         """Whether no trial is to be begun any more; those at work are waited for."""
-        return enough(self.plan, self.study, time.monotonic() - self._began) is not None
+        return stop_reason(self.plan, self.study, time.monotonic() - self._began) is not None
 
     @property
     def _logs(self) -> str:
         return str(self.plan.folder.path / "jobs")
 
-    def _submit(self, post: Post, runs: list[Run]) -> "submitit.Job[None]":
+    def _submit(self, assignment: GPUAssignment, runs: list[Run]) -> "submitit.Job[None]":
         place = self.plan.place
         executor = submitit.AutoExecutor(folder=self._logs, cluster="slurm" if place.launcher == "slurm" else "local")
         settings: dict[str, Any] = {"timeout_min": 24 * 60, "name": self.plan.study}
@@ -136,7 +149,7 @@ class Cluster:
             settings |= {"gpus_per_node": 1, **{f"slurm_{k}": v for k, v in place.slurm}}
         executor.update_parameters(**settings)
         plan = replace(self.plan, place=replace(place, mlflow_uri=None))  # this process alone writes MLflow
-        return executor.submit(job, plan, post, runs)
+        return executor.submit(job, plan, assignment, runs)
 
     def _reap(self) -> None:
         """Trials of jobs that ended, and of whatever has been silent for too long."""
@@ -148,7 +161,7 @@ class Cluster:
             worker = str(trial.user_attrs.get("worker", ""))
             return trial._trial_id in silent or (worker.startswith(self.name) and worker not in alive)
 
-        reap(self.study, self.plan, dead, LOST, "died")
+        end_dead_trials(self.study, self.plan, dead, LOST, "died")
 
     def _tell(self) -> None:
         """Tell the watchers of records that have come."""

@@ -13,11 +13,11 @@ from rich.table import Table
 from harness import catalog
 from harness.errors import UserError
 from harness.model.parameters import count, dimensions
-from harness.orchestration.display import Terminal, print_data, settings
+from harness.orchestration.display import ProgressDisplay, print_data, settings
 from harness.orchestration.startup import alone, first_trainer
 from harness.orchestration.summary import summary
 from harness.orchestration.trainer_launch import Trainer, TrainerDiedError
-from harness.plan import CACHE_DIR, STORAGE_VARIABLE, Goals, Place, Plan, make_plan
+from harness.plan import CACHE_DIR, STORAGE_VARIABLE, ComputeOptions, Plan, SearchOptions, make_plan
 from harness.records.files import write_json
 from harness.records.study_folder import is_searched, open_study, studies
 from harness.records.tuned_baselines import tuned_baselines
@@ -44,9 +44,9 @@ def plan_of(options: Namespace) -> Plan:
         keep=options.keep,
         processes=options.processes,
         techniques=techniques(options),
-        place=place_of(options),
+        place=compute_options(options),
         override=overrides(options),
-        goals=goals(options),
+        search_options=search_options(options),
     )
 
 
@@ -56,7 +56,7 @@ def techniques(options: Namespace) -> tuple[Technique, ...]:
     return tuple(name for name in wanted if name not in options.without)
 
 
-def place_of(options: Namespace) -> Place:
+def compute_options(options: Namespace) -> ComputeOptions:
     """Who carries the sweep out.
 
     Raises:
@@ -79,7 +79,7 @@ def place_of(options: Namespace) -> Place:
             "the address of MLflow's server must not hold a password; "
             "give it in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
-    return Place(
+    return ComputeOptions(
         workers=None if options.workers == "auto" else int(options.workers),
         trials_per_gpu=options.trials_per_gpu,
         pack=PACK[options.pack] if options.pack in PACK else int(options.pack),
@@ -103,9 +103,9 @@ def overrides(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def goals(options: Namespace) -> Goals:
+def search_options(options: Namespace) -> SearchOptions:
     """Where the search starts, when it has done enough, and what follows it."""
-    return Goals(
+    return SearchOptions(
         warm_start=tuple(options.warm_start or ()),
         patience=options.patience,
         gpu_hours=options.budget_gpu_hours,
@@ -126,7 +126,7 @@ def sweep(options: Namespace) -> int:
             Sweep,  # MLflow and SQLAlchemy take seconds, in which the trainer comes up
         )
 
-        with Terminal(plan, console) as display:
+        with ProgressDisplay(plan, console) as display:
             sweep = Sweep(plan, display, trainer)
             best = sweep.run()
     print_end(plan, best, console, sweep.ended)
@@ -138,7 +138,7 @@ def status(options: Namespace) -> int:
     from harness.orchestration.status import print_status
 
     folder = open_study(options.results, options.status)
-    print_status(folder, place_of(options).address(), Console())
+    print_status(folder, compute_options(options).address(), Console())
     return 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from harness.plan import Plan
 from harness.records.study_folder import Run, is_searched, is_stored, read_record
 from harness.records.tuned_baselines import tuned_baselines
-from harness.search.leaders import ranked
+from harness.search.best_trials import ranked
 from harness.search.study import Study
 
 
@@ -17,10 +17,10 @@ def replicates(plan: Plan, study: Study, baselines: list[Run]) -> list[Run]:
 
     Seeds are the outer loop: after a time-out every system has the same ones, and stays paired.
     """
-    folder, goals = study.folder, plan.goals
-    if not goals.confirm or not goals.seeds:
+    folder, search_options = study.folder, plan.search_options
+    if not search_options.confirm or not search_options.seeds:
         return []
-    places = [folder.trial(number) for number in ranked(study)[: goals.confirm]]
+    places = [folder.trial(number) for number in ranked(study)[: search_options.confirm]]
     recipes = [run for run in baselines if run.kind == "recipe" and not is_searched(run)]
     places += [run.folder for run in recipes if _complete(run.folder)]
     places += [held.best[0] for held in tuned_baselines(folder.records())]
@@ -34,7 +34,7 @@ def replicates(plan: Plan, study: Study, baselines: list[Run]) -> list[Run]:
 
 def fresh_seeds(plan: Plan) -> list[int]:
     """S seeds after the tuning seed."""
-    return [plan.seed + place for place in range(1, plan.goals.seeds + 1)]
+    return [plan.seed + place for place in range(1, plan.search_options.seeds + 1)]
 
 
 def _complete(folder: Path) -> bool:

@@ -85,7 +85,7 @@ def _held(split: dict[str, Any] | None) -> str:
     return f"{split['utterances']:,} clips {split['seconds'] / 60:.1f} min"
 
 
-class Terminal:
+class ProgressDisplay:
     """The display of run_sweep.py."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
@@ -99,7 +99,7 @@ class Terminal:
         self._lock = threading.RLock()
         self.workers = 1
 
-    def __enter__(self) -> "Terminal":
+    def __enter__(self) -> "ProgressDisplay":
         if self._live:
             self._live.start()
         return self

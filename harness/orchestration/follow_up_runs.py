@@ -5,9 +5,9 @@ from dataclasses import replace
 from harness.orchestration.confirmation import fresh_seeds, replicates
 from harness.plan import Plan
 from harness.records.study_folder import Run, read_record
-from harness.search.leaders import best
+from harness.search.best_trials import best
 from harness.search.study import Study
-from harness.spec.data_selection import Portion
+from harness.spec.data_selection import DataSelection
 
 
 def followups(plan: Plan, study: Study, baselines: list[Run]) -> list[Run]:
@@ -21,19 +21,19 @@ def data_fractions(plan: Plan, study: Study) -> list[Run]:
     The whole is not among them: the winner was trained on it already. With `--confirm` they have the seeds of the
     winner's replicates, else the winner's own.
     """
-    winner, parts = _winner(study), [part for part in plan.goals.data_fractions if part < 1]
-    if winner is None or winner.number is None:
+    best_run, parts = _winner(study), [part for part in plan.search_options.data_fractions if part < 1]
+    if best_run is None or best_run.number is None:
         return []
-    seeds = fresh_seeds(plan) if plan.goals.confirm and plan.goals.seeds else [winner.seed]
+    seeds = fresh_seeds(plan) if plan.search_options.confirm and plan.search_options.seeds else [best_run.seed]
     return [
         replace(
-            winner,
+            best_run,
             kind="replicate",
-            name=f"{100 * part:g} % of train, {winner.name}",
+            name=f"{100 * part:g} % of train, {best_run.name}",
             seed=seed,
-            folder=study.folder.fraction(winner.number, part, seed),
+            folder=study.folder.fraction(best_run.number, part, seed),
             notes=(f"trained on {100 * part:g} % of the training speech, under the whole budget",),
-            portion=Portion(fraction=part, seed=plan.seed),
+            portion=DataSelection(fraction=part, seed=plan.seed),
         )
         for part in parts
         for seed in seeds
@@ -42,13 +42,13 @@ def data_fractions(plan: Plan, study: Study) -> list[Run]:
 
 def refit(plan: Plan, study: Study) -> list[Run]:
     """The run of `--refit`: the winner's settings, seed and budget, on train and validation together."""
-    winner = _winner(study)
-    if not plan.goals.refit or winner is None or winner.number is None:
+    best_run = _winner(study)
+    if not plan.search_options.refit or best_run is None or best_run.number is None:
         return []
     note = "trained on train and validation: nothing was left to validate it on, so it has no WER but that on test"
-    folder = study.folder.refit(winner.number, winner.seed)
-    name, portion = f"refit of {winner.name}", Portion(with_validation=True)
-    return [replace(winner, kind="replicate", name=name, folder=folder, notes=(note,), portion=portion)]
+    folder = study.folder.refit(best_run.number, best_run.seed)
+    name, portion = f"refit of {best_run.name}", DataSelection(with_validation=True)
+    return [replace(best_run, kind="replicate", name=name, folder=folder, notes=(note,), portion=portion)]
 
 
 def _winner(study: Study) -> Run | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.hardware.gpus import gpus
 from harness.orchestration.trainer_launch import threads_here
-from harness.plan import Place, Plan
+from harness.plan import ComputeOptions, Plan
 
 
 @dataclass(frozen=True)
-class Post:
+class GPUAssignment:
     """What one job is told: whose it is, which of the workers, its GPU, and the process it must not outlive."""
 
     coordinator: str
@@ -27,7 +27,7 @@ class Post:
         return f"{self.coordinator}-{self.number}"
 
 
-def posts(place: Place, processes: int = 1) -> list[Post]:
+def gpu_assignments(place: ComputeOptions, processes: int = 1) -> list[GPUAssignment]:
     """Who works where: so many workers a GPU, or on a CPU with a share of its threads; or so many jobs.
 
     Trials of several processes take as many GPUs each.
@@ -35,7 +35,7 @@ def posts(place: Place, processes: int = 1) -> list[Post]:
     found = _groups(gpus(), processes)
     name = f"{os.uname().nodename}-{os.getpid()}-{int(time.time())}"
     if place.launcher == "slurm":
-        return [Post(name, number) for number in range(place.workers or 1)]
+        return [GPUAssignment(name, number) for number in range(place.workers or 1)]
     room = len(found) * place.trials_per_gpu
     number = place.workers or max(1, room)
     if found and number > room:
@@ -43,7 +43,9 @@ def posts(place: Place, processes: int = 1) -> list[Post]:
         raise UserError(f"{number} workers on {len(found)} GPUs need --trials-per-gpu {each}, memory permitting")
     threads = max(1, threads_here() // number)
     apart = bool(found) and (number > 1 or place.launcher != "local")
-    return [Post(name, n, found[n % len(found)] if apart else None, threads, os.getpid()) for n in range(number)]
+    return [
+        GPUAssignment(name, n, found[n % len(found)] if apart else None, threads, os.getpid()) for n in range(number)
+    ]
 
 
 def log_of(plan: Plan, number: int) -> Path:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from harness.records.mlflow_mirror import Mirror, open_database
+from harness.records.mlflow_mirror import MLflowMirror, open_database
 from harness.records.study_folder import Run, StudyFolder
 from harness.spec.result import Record, Rung
 
@@ -14,7 +14,7 @@ AGAIN_SECONDS = 30.0  # a server that is down is tried again after this time, no
 DRAIN_SECONDS = 120.0  # how long the end of a sweep waits for the mirror
 
 
-class Mirroring:
+class MLflowThread:
     """A watcher that hands on what it is told; what MLflow could not take it catches up on from the records.
 
     Its database is opened at once, which takes seconds; it is written to when the sweep is sure to begin.
@@ -22,7 +22,7 @@ class Mirroring:
 
     def __init__(self, folder: StudyFolder, study: str, say: Callable[[str], None], uri: str | None = None) -> None:
         self._folder, self._study, self._say, self._uri = folder, study, say, uri
-        self._calls: queue.SimpleQueue[Callable[[Mirror], None] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[MLflowMirror], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True, name="mlflow")
 
     def __enter__(self) -> Self:
@@ -63,7 +63,7 @@ class Mirroring:
         follow = self._calls.get()
         if follow is None:
             return
-        mirror = Mirror(self._folder, self._study, self._uri)
+        mirror = MLflowMirror(self._folder, self._study, self._uri)
         follow(mirror)
         again = time.monotonic() + AGAIN_SECONDS
         while (call := self._calls.get()) is not None:

@@ -20,7 +20,7 @@ KERNELS_PER_LAYER = {"encoder": 120, "decoder": 250}
 LABEL_TOKENS = 64
 
 
-def trials_together(plan: Plan) -> int:
+def trials_per_pass(plan: Plan) -> int:
     """Trials in one pass.
 
     Raises:
@@ -39,12 +39,12 @@ def trials_together(plan: Plan) -> int:
         return (
             1
             if packing.apart(config, plan.space.budget)
-            else paying(dimensions(plan.model), config, "encoder_cache" in plan.techniques)
+            else estimated_trials_per_pass(dimensions(plan.model), config, "encoder_cache" in plan.techniques)
         )
     return 1
 
 
-def paying(dims: Dimensions, config: TrialConfig, encoder_cache: bool = True) -> int:
+def estimated_trials_per_pass(dims: Dimensions, config: TrialConfig, encoder_cache: bool = True) -> int:
     """How many trials a GPU should compute in the time in which the kernels of one are queued, up to MOST.
 
     A step takes the longer of the two. Packed, the kernels are queued once for all, so up to that number it costs

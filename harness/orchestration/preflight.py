@@ -209,16 +209,18 @@ def _sum(plan: Plan, budget: Budget, forecasts: list[Forecast], kept: float | No
     trial, *baselines = forecasts
     hours = plan.trials * trial.hours(budget, plan.processes, kept)
     for forecast in baselines:
-        times = max(1, plan.goals.tune_baselines) if forecast.config.method != "none" else 1
+        times = max(1, plan.search_options.tune_baselines) if forecast.config.method != "none" else 1
         hours += times * forecast.hours(budget, plan.processes)
     return hours + _followups(plan, budget, forecasts)
 
 
 def _followups(plan: Plan, budget: Budget, forecasts: list[Forecast]) -> float:
     """Hours of confirmation, of parts of the data and of the refit; whatever wins is taken for the heaviest trial."""
-    goals, trial = plan.goals, forecasts[0].hours(budget, plan.processes)
+    search_options, trial = plan.search_options, forecasts[0].hours(budget, plan.processes)
     trained = sum(f.hours(budget, plan.processes) for f in forecasts[1:] if f.config.method != "none")
-    baselines = trained * (2 if goals.tune_baselines else 1)  # as they are, and tuned
-    confirmed = goals.seeds * (goals.confirm * trial + baselines) if goals.confirm else 0.0
-    parts = sum(fraction < 1 for fraction in goals.data_fractions) * (goals.seeds if goals.confirm else 1)
-    return confirmed + (parts + goals.refit) * trial
+    baselines = trained * (2 if search_options.tune_baselines else 1)  # as they are, and tuned
+    confirmed = search_options.seeds * (search_options.confirm * trial + baselines) if search_options.confirm else 0.0
+    parts = sum(fraction < 1 for fraction in search_options.data_fractions) * (
+        search_options.seeds if search_options.confirm else 1
+    )
+    return confirmed + (parts + search_options.refit) * trial

@@ -18,7 +18,7 @@ INTERRUPTED = "interrupted: the supervisor died"
 LOST = "interrupted: its worker was lost"
 
 
-def reap(study: Study, plan: Plan, dead: Callable[[FrozenTrial], bool], reason: str, retry: Retry) -> None:
+def end_dead_trials(study: Study, plan: Plan, dead: Callable[[FrozenTrial], bool], reason: str, retry: Retry) -> None:
     """End each running trial that is dead: by its record where there is one, else as failed, to be tried again.
 
     Its attempt becomes the record's folder, so that the retry can go on from the checkpoint there; a worker that was
@@ -45,7 +45,7 @@ def reap(study: Study, plan: Plan, dead: Callable[[FrozenTrial], bool], reason: 
             study.tell(trial, record, retry)
 
 
-def settle_attempts(folder: StudyFolder, plan: Plan, runs: Collection[Run], spare: Collection[str] = ()) -> None:
+def clean_up_attempts(folder: StudyFolder, plan: Plan, runs: Collection[Run], spare: Collection[str] = ()) -> None:
     """Keep what interrupted baselines and replicates had reached as their failed record; remove all other attempts."""
     known = {folder.key(run.folder): run for run in runs}
     for about in folder.path.glob("attempts/*/run.json"):

@@ -4,11 +4,11 @@ import shutil
 
 from harness.records.study_folder import StudyFolder, is_searched
 from harness.records.tuned_baselines import tuned_baselines
-from harness.search.leaders import ranked
+from harness.search.best_trials import ranked
 from harness.search.study import Study
 
 
-def keep_best(study: Study, keep: int, removed: set[int]) -> None:
+def remove_other_weights(study: Study, keep: int, removed: set[int]) -> None:
     """Remove the weights of all but the best `keep` complete trials. Baselines and replicates keep theirs.
 
     A trial that was pruned or failed has stored none. `removed` remembers whose are gone, for they do not come back:
@@ -20,7 +20,7 @@ def keep_best(study: Study, keep: int, removed: set[int]) -> None:
             removed.add(number)
 
 
-def keep_best_tuned(folder: StudyFolder) -> None:
+def remove_other_tuned_weights(folder: StudyFolder) -> None:
     """Of each baseline's own search only the best keeps its weights, and the recipe's own run."""
     for held in tuned_baselines(folder.records()):
         for place, record in held.runs[1:]:

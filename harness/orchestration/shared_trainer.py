@@ -16,7 +16,7 @@ LOOK_SECONDS = 0.5
 PATIENCE = 10.0  # seconds for a trainer that is let go
 
 
-class Gate:
+class PackGate:
     """Lets trials of one kind train together, and one of no kind alone. First come, first served: nobody starves."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Gate:
                 self._changed.notify_all()
 
 
-class Line:
+class TrainerLine:
     """A trainer process, and a thread that hands what it says to its lanes.
 
     The thread starts the process: when a thread ends, Linux ends what it started, and workers' threads end early.
@@ -118,27 +118,27 @@ class Line:
         self._thread.join()
 
 
-class Shared:
+class SharedTrainer:
     """The trainer process of several workers, started when one needs it, and again when it has died."""
 
     def __init__(self) -> None:
-        self.gate = Gate()
+        self.gate = PackGate()
         self._lock, self._numbers = threading.Lock(), itertools.count(1)
-        self._line: Line | None = None
+        self._line: TrainerLine | None = None
 
-    def open(self, start: Callable[[], Trainer]) -> "Lane":
+    def open(self, start: Callable[[], Trainer]) -> "LaneClient":
         """A lane of the process that is up, or of a new one."""
         with self._lock:
             number = next(self._numbers)
             while self._line is None or not self._line.enter(number):
-                self._line = Line(start)
-            return Lane(self._line, number)
+                self._line = TrainerLine(start)
+            return LaneClient(self._line, number)
 
 
-class Lane:
+class LaneClient:
     """What a worker has instead of a Trainer."""
 
-    def __init__(self, line: Line, number: int) -> None:
+    def __init__(self, line: TrainerLine, number: int) -> None:
         self._line, self._number, self._under_way = line, number, False
         self._answers = line.lanes[number]
 

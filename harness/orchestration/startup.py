@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from filelock import FileLock, Timeout
 
 from harness.errors import DISK_FULL, UserError, is_disk_full
-from harness.orchestration.gpu_assignment import log_of, posts
+from harness.orchestration.gpu_assignment import gpu_assignments, log_of
 from harness.orchestration.trainer_launch import Trainer
 from harness.plan import Plan, claim
 
@@ -36,6 +36,8 @@ def first_trainer(plan: Plan) -> Iterator[Trainer | None]:
     if plan.place.launcher != "local":
         yield None
         return
-    post = posts(plan.place, plan.processes)[0]
-    with Trainer(plan.opening(), log_of(plan, post.number), post.threads, post.gpu, plan.processes) as trainer:
+    assignment = gpu_assignments(plan.place, plan.processes)[0]
+    with Trainer(
+        plan.opening(), log_of(plan, assignment.number), assignment.threads, assignment.gpu, plan.processes
+    ) as trainer:
         yield trainer

@@ -10,21 +10,21 @@ from typing import Protocol
 STOPPED = "interrupted: stopped on request"
 
 
-class Stoppable(Protocol):
+class Killable(Protocol):
     """A worker, as a signal sees it."""
 
     def kill(self) -> None:
         """End at once."""
 
 
-class Stop:
+class StopSignals:
     """Shared by the workers of a process: `asked` ends each at its next rung, `now` at once."""
 
     def __init__(self) -> None:
         self.asked, self.now = threading.Event(), threading.Event()
 
     @contextmanager
-    def signals(self, say: Callable[[str], None], workers: Sequence[Stoppable]) -> Iterator[None]:
+    def signals(self, say: Callable[[str], None], workers: Sequence[Killable]) -> Iterator[None]:
         """SIGTERM and Ctrl-C: the first lets workers finish their rung, the second ends them, a third this process."""
         if threading.current_thread() is not threading.main_thread():
             yield

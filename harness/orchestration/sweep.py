@@ -8,25 +8,25 @@ from collections.abc import Callable
 
 from harness.errors import UserError
 from harness.hardware.gpus import gpus
-from harness.orchestration.display import Terminal
+from harness.orchestration.display import ProgressDisplay
 from harness.orchestration.follow_up_runs import followups
-from harness.orchestration.gpu_assignment import Post, posts
-from harness.orchestration.mlflow_thread import Mirroring
-from harness.orchestration.pack_size import trials_together
-from harness.orchestration.recovery import INTERRUPTED, reap, settle_attempts
-from harness.orchestration.retention import keep_best_tuned
-from harness.orchestration.shared_trainer import Shared
-from harness.orchestration.stop_conditions import enough
-from harness.orchestration.stop_signals import Stop
-from harness.orchestration.time_accounting import new_account
+from harness.orchestration.gpu_assignment import GPUAssignment, gpu_assignments
+from harness.orchestration.mlflow_thread import MLflowThread
+from harness.orchestration.pack_size import trials_per_pass
+from harness.orchestration.recovery import INTERRUPTED, clean_up_attempts, end_dead_trials
+from harness.orchestration.retention import remove_other_tuned_weights
+from harness.orchestration.shared_trainer import SharedTrainer
+from harness.orchestration.stop_conditions import stop_reason
+from harness.orchestration.stop_signals import StopSignals
+from harness.orchestration.time_accounting import new_time_account
 from harness.orchestration.trainer_launch import Trainer
-from harness.orchestration.trial_loop import carry_out_trials
+from harness.orchestration.trial_loop import run_trials
 from harness.orchestration.worker import Worker
 from harness.plan import Plan, needed_dimensions
 from harness.records.study_folder import Run, read_record
 from harness.search.baseline_tuning import tuning
-from harness.search.heartbeat import Heart
-from harness.search.leaders import best
+from harness.search.best_trials import best
+from harness.search.heartbeat import Heartbeat
 from harness.search.storage import Database
 from harness.search.study import SLOTS, Study
 from harness.search.warm_start import warm_start
@@ -39,13 +39,13 @@ SUPERVISOR = "supervisor"  # the worker that Optuna's trials name where no other
 class Sweep:
     """One supervisor at work on one study, which it holds."""
 
-    def __init__(self, plan: Plan, display: Terminal, trainer: Trainer | None = None) -> None:
+    def __init__(self, plan: Plan, display: ProgressDisplay, trainer: Trainer | None = None) -> None:
         """The `trainer` of the first worker may be coming up already."""
         self.plan, self.display, self.folder = plan, display, plan.folder
         self._coming = trainer
         self._began = time.monotonic()
         self.ended: str | None = None  # why the search ended before its number of trials
-        self.stop, self.workers = Stop(), list[Worker]()
+        self.stop, self.workers = StopSignals(), list[Worker]()
 
     def run(self) -> Record | None:
         """Carry out the plan; returns the best trial's record.
@@ -60,30 +60,30 @@ class Sweep:
         self.study.optuna.set_user_attr(SLOTS, self.plan.trials)
         self._reap()
         if place.launcher == "local":
-            found = posts(place, self.plan.processes)
-            together = trials_together(self.plan)
+            found = gpu_assignments(place, self.plan.processes)
+            together = trials_per_pass(self.plan)
             self.display.workers = together * len(found)
             if together > 1:
                 self.display.say(f"up to {together} LoRA trials train in one pass (--pack off: each alone)")
-            for post in found:
-                self.workers += self._crew(post, together, self._coming if post is found[0] else None)
-        self.heart = Heart(database)
+            for assignment in found:
+                self.workers += self._crew(assignment, together, self._coming if assignment is found[0] else None)
+        self.heartbeat = Heartbeat(database)
         try:
-            with Mirroring(self.folder, self.plan.study, self.display.say, place.mlflow_uri) as self.mirror:
-                winner = self._sweep()
+            with MLflowThread(self.folder, self.plan.study, self.display.say, place.mlflow_uri) as self.mirror:
+                best_run = self._sweep()
         finally:
-            self.heart.stop()
+            self.heartbeat.stop()
             for worker in self.workers:
                 worker.close()
         if self.stop.asked.is_set():
             raise KeyboardInterrupt
-        return winner
+        return best_run
 
-    def _crew(self, post: Post, together: int, coming: Trainer | None) -> list[Worker]:
+    def _crew(self, assignment: GPUAssignment, together: int, coming: Trainer | None) -> list[Worker]:
         """So many workers at one trainer, whose time is one account."""
-        ledger = new_account(self.folder, coming.began if coming else None)
-        shared = Shared() if together > 1 else None
-        where = (self.plan, self.display, [self.display], self.stop, post, ledger, shared)
+        time_account = new_time_account(self.folder, coming.began if coming else None)
+        shared = SharedTrainer() if together > 1 else None
+        where = (self.plan, self.display, [self.display], self.stop, assignment, time_account, shared)
         return [Worker(*where, coming if number == 0 else None) for number in range(together)]
 
     def _sweep(self) -> Record | None:
@@ -94,7 +94,7 @@ class Sweep:
         baselines += tuning(self.plan, baselines)
         attempts = [str(trial.user_attrs.get("attempt_id")) for trial in self.study.running()]
         known = [*baselines, *followups(self.plan, self.study, baselines)]
-        settle_attempts(self.folder, self.plan, known, spare=attempts)
+        clean_up_attempts(self.folder, self.plan, known, spare=attempts)
         warm_start(self.plan, self.study, device, self.display.say)
         self.mirror.follow()
         for worker in self.workers:
@@ -102,14 +102,14 @@ class Sweep:
         with self.stop.signals(self.display.say, self.workers):
             self._work(baselines)
             self._reap()
-            keep_best_tuned(self.folder)
+            remove_other_tuned_weights(self.folder)
             if (runs := followups(self.plan, self.study, baselines)) and not self.stop.asked.is_set():
                 self.display.say(f"the search is over; {len(runs)} runs follow it")
                 self._work(runs)  # trials are left only where the search ended early
-            settle_attempts(self.folder, self.plan, [*baselines, *runs])
-            winner = self._winner()
-            self.mirror.finish(winner)
-        return winner
+            clean_up_attempts(self.folder, self.plan, [*baselines, *runs])
+            best_run = self._winner()
+            self.mirror.finish(best_run)
+        return best_run
 
     def _device_of_jobs(self) -> str:
         return "cuda" if self.plan.place.launcher == "slurm" or gpus() else "cpu"
@@ -122,7 +122,9 @@ class Sweep:
         """End ghosts. The lock says that nobody else is at work here; of another call's jobs the watch decides."""
         alone = self.plan.place.launcher == "local"
         mine = (None, SUPERVISOR)
-        reap(self.study, self.plan, lambda t: alone or t.user_attrs.get("worker") in mine, INTERRUPTED, "interrupted")
+        end_dead_trials(
+            self.study, self.plan, lambda t: alone or t.user_attrs.get("worker") in mine, INTERRUPTED, "interrupted"
+        )
 
     def _refuse_what_cannot_run(self, device: str) -> None:
         """Say what the device at hand cannot do before anything is trained."""
@@ -169,7 +171,7 @@ class Sweep:
             cluster = Cluster(
                 self.plan,
                 self.study,
-                posts(self.plan.place, self.plan.processes),
+                gpu_assignments(self.plan.place, self.plan.processes),
                 [self.display, self.mirror],
                 self.stop,
             )
@@ -179,14 +181,14 @@ class Sweep:
 
         def work(worker: Worker) -> None:
             while waiting and not self.stop.asked.is_set():
-                worker.carry_out(waiting.popleft())
-            carry_out_trials(self.study, worker, self.heart, self.plan.trials, SUPERVISOR, self._may_begin)
+                worker.execute(waiting.popleft())
+            run_trials(self.study, worker, self.heartbeat, self.plan.trials, SUPERVISOR, self._may_begin)
 
         self._in_threads(work)
 
     def _may_begin(self) -> bool:
         """Whether another trial may be begun; why not is said once, and again in the summary."""
-        if self.ended is None and (reason := enough(self.plan, self.study, time.monotonic() - self._began)):
+        if self.ended is None and (reason := stop_reason(self.plan, self.study, time.monotonic() - self._began)):
             self.ended = reason
             self.display.say(f"{reason}: no new trial is begun")
         return self.ended is None and not self.stop.asked.is_set()

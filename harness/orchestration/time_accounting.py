@@ -23,7 +23,7 @@ PHASES = {
 }
 
 
-class Ledger:
+class TimeAccount:
     """The account of one trainer's wall time since it was started, or its worker began; workers may share one.
 
     Training, evaluation and preparation are what the trainer measured, starting what the worker did. Of the rest,
@@ -84,9 +84,9 @@ class Ledger:
             write_json(self._path, {name: round(seconds, 3) for name, seconds in self.account().items()})
 
 
-def new_account(folder: StudyFolder, began: float | None = None) -> Ledger:
+def new_time_account(folder: StudyFolder, began: float | None = None) -> TimeAccount:
     """A new account in a study's folder."""
-    return Ledger(folder.path / "time" / f"{uuid.uuid4().hex[:12]}.json", began)
+    return TimeAccount(folder.path / "time" / f"{uuid.uuid4().hex[:12]}.json", began)
 
 
 def time_spent(folder: StudyFolder) -> dict[str, float]:

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.orchestration.display import Terminal
-from harness.orchestration.gpu_assignment import Post, log_of
-from harness.orchestration.shared_trainer import Lane, Shared
-from harness.orchestration.stop_signals import STOPPED, Stop
-from harness.orchestration.time_accounting import Ledger
+from harness.orchestration.display import ProgressDisplay
+from harness.orchestration.gpu_assignment import GPUAssignment, log_of
+from harness.orchestration.shared_trainer import LaneClient, SharedTrainer
+from harness.orchestration.stop_signals import STOPPED, StopSignals
+from harness.orchestration.time_accounting import TimeAccount
 from harness.orchestration.trainer_launch import Trainer, TrainerDiedError
 from harness.plan import Plan
 from harness.records.files import write_json
@@ -29,28 +29,28 @@ class TrainerFailedError(Exception):
         self.retry = retry
 
 
-class Conversation:
+class TrainerClient:
     """One trainer at work, and the next one when it has died."""
 
     def __init__(
         self,
         plan: Plan,
-        display: Terminal,
-        stop: Stop,
-        ledger: Ledger,
-        post: Post | None = None,
-        shared: Shared | None = None,
+        display: ProgressDisplay,
+        stop: StopSignals,
+        time_account: TimeAccount,
+        assignment: GPUAssignment | None = None,
+        shared: SharedTrainer | None = None,
         coming: Trainer | None = None,
     ) -> None:
         """The trainer sees the GPU of the `post` and computes with its threads; its time goes to the `ledger`.
 
         A `shared` trainer is that of other workers too. One that is `coming` up already will be the first.
         """
-        self.plan, self.display, self.stop, self.ledger = plan, display, stop, ledger
-        self._log = log_of(plan, post.number if post else 0)
-        self._gpu, self._threads = (post.gpu, post.threads) if post else (None, None)
+        self.plan, self.display, self.stop, self.time_account = plan, display, stop, time_account
+        self._log = log_of(plan, assignment.number if assignment else 0)
+        self._gpu, self._threads = (assignment.gpu, assignment.threads) if assignment else (None, None)
         self._shared, self._coming = shared, coming
-        self._trainer: Trainer | Lane | None = None
+        self._trainer: Trainer | LaneClient | None = None
         self.heard: Ready | None = None  # what the last trainer that came up said; it may have died since
 
     @property
@@ -63,14 +63,14 @@ class Conversation:
         if self._trainer is not None:
             self._trainer.close()
             self._trainer = None
-            self.ledger.write()
+            self.time_account.write()
 
     def kill(self) -> None:
         """End the trainer at once; whoever waits for its answer learns that it died."""
         if self._trainer is not None:
             self._trainer.kill()
 
-    def carry_out(
+    def execute(
         self,
         order: Train,
         go_on: Callable[[Rung, bool], bool],
@@ -104,12 +104,12 @@ class Conversation:
             trainer.come_up(self.display.say)
         except TrainerDiedError as error:
             raise UserError(str(error)) from None
-        self.ledger.started(time.monotonic() - trainer.began, trainer.ready.prepare_seconds)
+        self.time_account.started(time.monotonic() - trainer.began, trainer.ready.prepare_seconds)
         write_json(plan.folder.path / "data_report.json", trainer.ready.data)
         self.display.ready(trainer.ready)
         return trainer
 
-    def _ensure_trainer(self) -> Trainer | Lane:
+    def _ensure_trainer(self) -> Trainer | LaneClient:
         """The trainer that is up, or a new one."""
         if self._trainer is None:
             self._trainer = self._shared.open(self._start) if self._shared else self._start()
@@ -137,7 +137,7 @@ class Conversation:
         trainer.send(order)
         while True:
             try:
-                with self.ledger.at_work():
+                with self.time_account.at_work():
                     answer = trainer.receive()
             except TrainerDiedError as error:
                 self.close()

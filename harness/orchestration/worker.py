@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.orchestration.display import Terminal
-from harness.orchestration.gpu_assignment import Post
-from harness.orchestration.shared_trainer import Shared
-from harness.orchestration.stop_signals import Stop
-from harness.orchestration.time_accounting import Ledger, new_account
-from harness.orchestration.trainer_client import Conversation, TrainerFailedError
+from harness.orchestration.display import ProgressDisplay
+from harness.orchestration.gpu_assignment import GPUAssignment
+from harness.orchestration.shared_trainer import SharedTrainer
+from harness.orchestration.stop_signals import StopSignals
+from harness.orchestration.time_accounting import TimeAccount, new_time_account
+from harness.orchestration.trainer_client import TrainerClient, TrainerFailedError
 from harness.orchestration.trainer_launch import Trainer
 from harness.plan import Plan
 from harness.records.files import write_json
@@ -21,7 +21,7 @@ from harness.search.study import RETRIES, Retry
 from harness.spec.budget import Budget
 from harness.spec.messages import Finished, Partial, Train
 from harness.spec.result import Record, Rung
-from harness.spec.rung_evaluation import Judging
+from harness.spec.rung_evaluation import RungEvaluation
 
 
 class Watcher(Protocol):
@@ -52,19 +52,19 @@ class Worker:
     def __init__(
         self,
         plan: Plan,
-        display: Terminal,
+        display: ProgressDisplay,
         watchers: Sequence[Watcher],
-        stop: Stop,
-        post: Post | None = None,
-        ledger: Ledger | None = None,
-        shared: Shared | None = None,
+        stop: StopSignals,
+        assignment: GPUAssignment | None = None,
+        time_account: TimeAccount | None = None,
+        shared: SharedTrainer | None = None,
         coming: Trainer | None = None,
     ) -> None:
         """Workers at one trainer have one `ledger`; for the rest see Conversation."""
         self.plan, self.display, self.folder, self.stop = plan, display, plan.folder, stop
         self.watchers = list(watchers)
-        self.ledger = ledger or new_account(plan.folder, coming.began if coming else None)
-        self.trainer = Conversation(plan, display, stop, self.ledger, post, shared, coming)
+        self.time_account = time_account or new_time_account(plan.folder, coming.began if coming else None)
+        self.trainer = TrainerClient(plan, display, stop, self.time_account, assignment, shared, coming)
 
     def resolved(self, budget: Budget) -> Budget:
         """A budget with epochs counted in the examples that there are."""
@@ -81,7 +81,7 @@ class Worker:
         """End the trainer at once."""
         self.trainer.kill()
 
-    def carry_out(self, run: Run) -> Record:
+    def execute(self, run: Run) -> Record:
         """A run that no study asks for, a baseline or a replicate, recorded unless it was already.
 
         It goes on from the last rung of an attempt that was interrupted; a trainer's death is tried again once.
@@ -143,18 +143,18 @@ class Worker:
             at_rung(rung)
         finished, reason, retry = None, None, None
         try:
-            finished = self.trainer.carry_out(self._order(run, attempt, resume), go_on, may_win, alone)
+            finished = self.trainer.execute(self._order(run, attempt, resume), go_on, may_win, alone)
         except TrainerFailedError as error:
             reason, retry = str(error), error.retry
         if retry is None:
             shutil.rmtree(attempt / "checkpoint", ignore_errors=True)
         record = self.record(run, began, list(rungs.values()), finished, reason)
-        self.ledger.ended(record.cost, record.rungs, before)
+        self.time_account.ended(record.cost, record.rungs, before)
         return Outcome(attempt, record, retry)
 
     def ended(self, run: Run, record: Record) -> None:
         """Tell the watchers that a record is stored."""
-        self.ledger.write()
+        self.time_account.write()
         for watcher in self.watchers:
             watcher.end(run, record)
 
@@ -184,13 +184,13 @@ class Worker:
             portion=run.portion,
         )
 
-    def _judging(self, run: Run) -> Judging:
+    def _judging(self, run: Run) -> RungEvaluation:
         """A trial as the space says; every other run is decoded in full at each rung."""
         space, seed = self.plan.space, self.plan.seed
         if run.kind != "trial":
-            return Judging(seed=seed)
+            return RungEvaluation(seed=seed)
         chunk = space.pruner.chunk if space.pruner.name == "wilcoxon" else None
-        return Judging(judge=space.judge, rung_utterances=space.rung_utterances, chunk=chunk, seed=seed)
+        return RungEvaluation(judge=space.judge, rung_utterances=space.rung_utterances, chunk=chunk, seed=seed)
 
 
 def failure(plan: Plan, run: Run, reason: str, began: str | None = None, rungs: Sequence[Rung] = ()) -> Record:

@@ -13,14 +13,14 @@ from torch import nn
 from harness.errors import UserError, nearest
 from harness.model.base import Base, load_base
 from harness.model.methods import detach, load_trained
-from harness.model.trial_settings import shaped
+from harness.model.trial_settings import apply_trial_settings
 from harness.records.study_folder import StudyFolder, open_study
 from harness.records.tuned_baselines import tuned_baselines
 from harness.spec.result import Record
 
 
 @dataclass(frozen=True)
-class Winner:
+class BestRun:
     """A finished run with its weights, and what its study was about."""
 
     study: StudyFolder
@@ -55,9 +55,9 @@ class Winner:
         return self.path / "weights"
 
 
-def find_winner(
+def find_best_run(
     results: Path, study: str, trial: int | None = None, baseline: str | None = None, refit: bool = False
-) -> Winner:
+) -> BestRun:
     """The trial or baseline that is named; else the best trial on validation, else the best baseline.
 
     With `refit` it is what was trained once more, with the best trial's settings, on train and validation.
@@ -95,32 +95,32 @@ def find_winner(
         raise UserError(
             f"the weights of {record.name} were not kept; a study keeps those of its best trials and of its baselines"
         )
-    return Winner(folder, path, record, json.loads(folder.manifest.read_text(encoding="utf-8")))
+    return BestRun(folder, path, record, json.loads(folder.manifest.read_text(encoding="utf-8")))
 
 
-def open_base(winner: Winner, full: bool = False) -> Base:
+def open_base(best_run: BestRun, full: bool = False) -> Base:
     """The winner's base in the weights that it was trained on, or unquantised."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return load_base(winner.model, device, "full" if full else winner.record.config.base_weights)
+    return load_base(best_run.model, device, "full" if full else best_run.record.config.base_weights)
 
 
 @contextmanager
-def tuned(base: Base, winner: Winner, shape: bool = True) -> Iterator[nn.Module]:
+def tuned(base: Base, best_run: BestRun, shape: bool = True) -> Iterator[nn.Module]:
     """The base with the winner's weights and, unless `shape` is off, its encoder window; it comes back afterwards."""
     model: nn.Module = base.model
     try:
-        model = load_trained(base, winner.record.config, winner.weights)
-        with shaped(base, winner.record.config) if shape else nullcontext():
+        model = load_trained(base, best_run.record.config, best_run.weights)
+        with apply_trial_settings(base, best_run.record.config) if shape else nullcontext():
             yield model
     finally:
         detach(base, model)
 
 
 @contextmanager
-def speaking(base: Base, winner: Winner | None) -> Iterator[nn.Module]:
+def load_best_run_or_base(base: Base, best_run: BestRun | None) -> Iterator[nn.Module]:
     """The winner's model, or for None the base as it is."""
-    if winner is None:
+    if best_run is None:
         yield base.model
         return
-    with tuned(base, winner) as model:
+    with tuned(base, best_run) as model:
         yield model

@@ -15,14 +15,14 @@ from harness.evaluation.metrics import score
 from harness.model.plain_lora import write_adapter
 from harness.plan import CACHE_DIR
 from harness.publish import FORMS, decoders, forms, hub
-from harness.publish.best_run import Winner, find_winner, tuned
+from harness.publish.best_run import BestRun, find_best_run, tuned
 from harness.publish.card import card
 from harness.publish.openai import write_openai
 from harness.records.files import write_text
 from harness.spec.messages import Open
 from harness.spec.result import Transcript
-from harness.training.context import Bench
-from harness.training.orders import open_bench
+from harness.training.context import TrainerContext
+from harness.training.orders import open_context
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ def publish(options: Namespace) -> int:
     """Write, check, describe, and upload where asked; 1 where a form does not decode as its source does."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    winner = find_winner(options.results, options.study, options.trial, options.baseline, options.refit)
-    wanted = chosen_forms(options.to, winner)
+    best_run = find_best_run(options.results, options.study, options.trial, options.baseline, options.refit)
+    wanted = chosen_forms(options.to, best_run)
     if options.push_to_hub and len(wanted) != 1:
         raise UserError(f"--push-to-hub uploads one form: name it with --to, one of {', '.join(wanted)}")
-    target = options.output or winner.study.path / "published" / winner.record.name.replace(" ", "_")
-    print(f"{winner.record.name} of study {options.study}, {chosen_by(winner)}", flush=True)
-    bench = opened(winner, options)
-    checked = written(winner, bench, wanted, target, options.sample)
+    target = options.output or best_run.study.path / "published" / best_run.record.name.replace(" ", "_")
+    print(f"{best_run.record.name} of study {options.study}, {chosen_by(best_run)}", flush=True)
+    context = opened(best_run, options)
+    checked = written(best_run, context, wanted, target, options.sample)
     for result in checked:
         folder = target / result.form
-        write_text(folder / "README.md", card(winner, result.form, result.shown))
+        write_text(folder / "README.md", card(best_run, result.form, result.shown))
         print(f"  {folder}")
     if not all(result.same for result in checked):
         print("a form decodes differently from its source, see above: do not publish it unread")
@@ -77,83 +77,89 @@ def publish(options: Namespace) -> int:
     return 0
 
 
-def chosen_by(winner: Winner) -> str:
+def chosen_by(best_run: BestRun) -> str:
     """What the run was chosen by."""
-    scores = winner.record.scores
+    scores = best_run.record.scores
     return f"validation WER {scores.wer:.1%}" if scores else "trained on validation too, which no longer tells its WER"
 
 
-def chosen_forms(given: Sequence[str] | None, winner: Winner) -> list[str]:
+def chosen_forms(given: Sequence[str] | None, best_run: BestRun) -> list[str]:
     """The forms asked for, or all that the method has."""
-    method = winner.record.config.method
+    method = best_run.record.config.method
     if method == "lora":
         return list(given or FORMS)
     if given and "adapter" in given:
-        raise UserError(f"{winner.record.name} was trained by method {method}: there is no adapter, only a whole model")
+        raise UserError(
+            f"{best_run.record.name} was trained by method {method}: there is no adapter, only a whole model"
+        )
     return list(given or FORMS[1:])
 
 
-def opened(winner: Winner, options: Namespace) -> Bench:
+def opened(best_run: BestRun, options: Namespace) -> TrainerContext:
     """The study's model and speech, if the speech is still the one that the winner was judged on."""
-    task = catalog.task(options.task or winner.task)
+    task = catalog.task(options.task or best_run.task)
     cache = str(options.cache_dir or CACHE_DIR)
-    bench = open_bench(Open(model=winner.model, task=task, cache_dir=cache, seed=winner.record.seed))
-    held = bench.speech.report["splits"]["validation"]["hash"]
-    if held != winner.record.data["validation"]:
+    context = open_context(Open(model=best_run.model, task=task, cache_dir=cache, seed=best_run.record.seed))
+    held = context.speech.report["splits"]["validation"]["hash"]
+    if held != best_run.record.data["validation"]:
         raise UserError("the validation speech is not the one that the study had; name the right one with --task")
-    return bench
+    return context
 
 
-def written(winner: Winner, bench: Bench, wanted: Sequence[str], target: Path, sample: int) -> list[Checked]:
+def written(
+    best_run: BestRun, context: TrainerContext, wanted: Sequence[str], target: Path, sample: int
+) -> list[Checked]:
     """Write the forms and check each."""
-    config, judged = winner.record.config, bench.on(winner.record.config.base_weights)
-    rows = spread(bench.speech.rows("validation"), sample)
-    judge = judge_of(bench, rows, winner.record.portion.with_validation)
-    with tuned(judged.base, winner) as model:
+    config, judged = best_run.record.config, context.on(best_run.record.config.base_weights)
+    rows = spread(context.speech.rows("validation"), sample)
+    judge = judge_of(context, rows, best_run.record.portion.with_validation)
+    with tuned(judged.base, best_run) as model:
         source = decoders.by_transformers(judged, model, rows)
     found = []
     if "adapter" in wanted:
-        how = write_adapter(judged.base, config, winner.weights, target / "adapter")
+        how = write_adapter(judged.base, config, best_run.weights, target / "adapter")
         texts = decoders.by_adapter(judged, config, target / "adapter", rows)
         found.append(judge("adapter", how, texts, source))
     if set(wanted) - {"adapter"}:
-        found += written_whole(winner, bench, wanted, target, rows, lambda form, how, t: judge(form, how, t, source))
+        found += written_whole(
+            best_run, context, wanted, target, rows, lambda form, how, t: judge(form, how, t, source)
+        )
     return found
 
 
 def written_whole(
-    winner: Winner,
-    bench: Bench,
+    best_run: BestRun,
+    context: TrainerContext,
     wanted: Sequence[str],
     target: Path,
     rows: Sequence[int],
     judge: Callable[[str, str, list[str]], Checked],
 ) -> list[Checked]:
     """The forms that are made of the merged model, in fp32 on the base as published."""
-    quantised = winner.record.config.base_weights
+    quantised = best_run.record.config.base_weights
     how = "fp32" if quantised == "full" else f"fp32 base, where training had {quantised}"
     merged, checkpoint = target / "merged", target / "openai" / "model.pt"
-    plain = replace(winner, record=_on_full_base(winner))
-    with tuned(bench.base, plain, shape=False):
-        forms.write_merged(bench.base.model, bench.base, winner, merged)
+    plain = replace(best_run, record=_on_full_base(best_run))
+    with tuned(context.base, plain, shape=False):
+        forms.write_merged(context.base.model, context.base, best_run, merged)
         if "openai" in wanted:
-            write_openai(bench.base.model, checkpoint)
+            write_openai(context.base.model, checkpoint)
     found = []
     if "merged" in wanted:
-        found.append(judge("merged", how, decoders.by_merged(bench, merged, rows)))
+        found.append(judge("merged", how, decoders.by_merged(context, merged, rows)))
     if "openai" in wanted:
-        found.append(judge("openai", how, decoders.by_openai(bench, checkpoint, rows)))
+        found.append(judge("openai", how, decoders.by_openai(context, checkpoint, rows)))
     if "ctranslate2" in wanted:
         forms.write_ctranslate2(merged, target / "ctranslate2")
-        found.append(judge("ctranslate2", how, decoders.by_ctranslate2(bench, target / "ctranslate2", rows)))
+        found.append(judge("ctranslate2", how, decoders.by_ctranslate2(context, target / "ctranslate2", rows)))
     if "merged" not in wanted:
         shutil.rmtree(merged)
     return found
 
 
-def _on_full_base(winner: Winner) -> Any:
-    config = winner.record.config.model_copy(update={"base_weights": "full"})
-    return winner.record.model_copy(update={"config": config})
+def _on_full_base(best_run: BestRun) -> Any:
+    config = best_run.record.config.model_copy(update={"base_weights": "full"})
+    return best_run.record.model_copy(update={"config": config})
 
 
 def spread(rows: Sequence[int], count: int) -> list[int]:
@@ -162,18 +168,18 @@ def spread(rows: Sequence[int], count: int) -> list[int]:
 
 
 def judge_of(
-    bench: Bench, rows: Sequence[int], seen: bool = False
+    context: TrainerContext, rows: Sequence[int], seen: bool = False
 ) -> Callable[[str, str, list[str], list[str]], Checked]:
     """Score a form's texts and its source's by the task's normaliser."""
-    languages = bench.speech.report["languages"]
+    languages = context.speech.report["languages"]
     language = languages[0] if len(languages) == 1 else "mul"
 
     def wer(texts: list[str]) -> float:
         heard = [
             Transcript(id=u.id, reference=u.text, hypothesis=text)
-            for u, text in zip((bench.speech.utterances[row] for row in rows), texts, strict=True)
+            for u, text in zip((context.speech.utterances[row] for row in rows), texts, strict=True)
         ]
-        return score(heard, language, bench.task.normalizer).wer
+        return score(heard, language, context.task.normalizer).wer
 
     def judge(form: str, how: str, texts: list[str], source: list[str]) -> Checked:
         equal = sum(one == other for one, other in zip(texts, source, strict=True))

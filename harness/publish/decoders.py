@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.evaluation.decoding import transcribe
 from harness.model.methods import detach, load_trained
 from harness.spec.trial import TrialConfig
-from harness.training.context import Bench, make_accelerator
+from harness.training.context import TrainerContext, make_accelerator
 
 Texts = list[str]
 BATCH = 8
@@ -37,57 +37,61 @@ def needed(module: str) -> Any:
         raise UserError(f"this form needs the package {module} ({error}): {INSTALL[module]}") from None
 
 
-def by_transformers(bench: Bench, model: torch.nn.Module, rows: Sequence[int]) -> Texts:
+def by_transformers(context: TrainerContext, model: torch.nn.Module, rows: Sequence[int]) -> Texts:
     """By a model of transformers: one that is resident, or loaded from a published folder."""
-    decoding = replace(bench.decoding, batch_size=BATCH)
-    accelerator = make_accelerator("fp32", bench.base.device)
-    return [found.hypothesis for found in transcribe(model, bench.base, bench.speech, rows, decoding, accelerator)]
+    decoding = replace(context.decoding, batch_size=BATCH)
+    accelerator = make_accelerator("fp32", context.base.device)
+    return [found.hypothesis for found in transcribe(model, context.base, context.speech, rows, decoding, accelerator)]
 
 
-def by_adapter(bench: Bench, config: TrialConfig, folder: Path, rows: Sequence[int]) -> Texts:
+def by_adapter(context: TrainerContext, config: TrialConfig, folder: Path, rows: Sequence[int]) -> Texts:
     """By the base with the published adapter."""
     plain = config.model_copy(update={"init_lora_weights": "default"})
-    model: torch.nn.Module = bench.base.model
+    model: torch.nn.Module = context.base.model
     try:
-        model = load_trained(bench.base, plain, folder)
-        return by_transformers(bench, model, rows)
+        model = load_trained(context.base, plain, folder)
+        return by_transformers(context, model, rows)
     finally:
-        detach(bench.base, model)
+        detach(context.base, model)
 
 
-def by_merged(bench: Bench, folder: Path, rows: Sequence[int]) -> Texts:
+def by_merged(context: TrainerContext, folder: Path, rows: Sequence[int]) -> Texts:
     """By the merged model, loaded as a user loads it."""
     loaded: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return by_transformers(bench, loaded.to(bench.base.device), rows)
+    return by_transformers(context, loaded.to(context.base.device), rows)
 
 
-def by_openai(bench: Bench, path: Path, rows: Sequence[int]) -> Texts:
+def by_openai(context: TrainerContext, path: Path, rows: Sequence[int]) -> Texts:
     """By openai-whisper's model.
 
     Its own decoder knows Whisper's vocabulary only; this is the same greedy search over the model's logits, so that
     other vocabularies are checked too.
     """
-    model = needed("whisper").load_model(str(path), device=str(bench.base.device))
+    model = needed("whisper").load_model(str(path), device=str(context.base.device))
 
     def logits(features: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         audio = model.encoder(features)
         return lambda tokens: model.decoder(tokens, audio)[:, -1]
 
-    return [text for batch in chunks(list(rows), BATCH) for text in _greedy(bench, batch, logits)]
+    return [text for batch in chunks(list(rows), BATCH) for text in _greedy(context, batch, logits)]
 
 
 def _greedy(
-    bench: Bench, rows: Sequence[int], logits: Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]
+    context: TrainerContext,
+    rows: Sequence[int],
+    logits: Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]],
 ) -> Texts:
-    generation: Any = bench.base.model.generation_config
-    tokenizer = bench.base.processor.tokenizer
-    features = torch.from_numpy(np.asarray(bench.speech.features[list(rows)], dtype=np.float32)).to(bench.base.device)
-    tokens = torch.tensor([prompt(bench, row) for row in rows], device=bench.base.device)
-    begin, end = tokens.shape[1], bench.pad
+    generation: Any = context.base.model.generation_config
+    tokenizer = context.base.processor.tokenizer
+    features = torch.from_numpy(np.asarray(context.speech.features[list(rows)], dtype=np.float32)).to(
+        context.base.device
+    )
+    tokens = torch.tensor([prompt(context, row) for row in rows], device=context.base.device)
+    begin, end = tokens.shape[1], context.pad
     with torch.inference_mode():
-        following = logits(features)
-        for step in range(bench.decoding.max_new_tokens):
-            scores = following(tokens)
+        next_event = logits(features)
+        for step in range(context.decoding.max_new_tokens):
+            scores = next_event(tokens)
             scores[:, list(generation.suppress_tokens or ())] = -torch.inf
             scores[:, int(generation.no_timestamps_token_id) + 1 :] = -torch.inf
             if step == 0:
@@ -101,25 +105,25 @@ def _greedy(
     return [text.strip() for text in texts]
 
 
-def prompt(bench: Bench, row: int) -> list[int]:
+def prompt(context: TrainerContext, row: int) -> list[int]:
     """<|startoftranscript|><|language|><|task|><|notimestamps|> for one utterance."""
-    tokenizer = bench.base.processor.tokenizer
-    language = bench.speech.utterances[row].language
-    tokenizer.set_prefix_tokens(language=language, task=bench.decoding.task, predict_timestamps=False)
+    tokenizer = context.base.processor.tokenizer
+    language = context.speech.utterances[row].language
+    tokenizer.set_prefix_tokens(language=language, task=context.decoding.task, predict_timestamps=False)
     ids: list[int] = list(tokenizer.prefix_tokens)
     return ids
 
 
-def by_ctranslate2(bench: Bench, folder: Path, rows: Sequence[int]) -> Texts:
+def by_ctranslate2(context: TrainerContext, folder: Path, rows: Sequence[int]) -> Texts:
     """By CTranslate2, on which faster-whisper runs."""
     package = needed("ctranslate2")
     model = package.models.Whisper(str(folder), device="cpu", compute_type="float32")
-    tokenizer = bench.base.processor.tokenizer
+    tokenizer = context.base.processor.tokenizer
     texts: Texts = []
     for batch in chunks(list(rows), BATCH):
-        mel = np.ascontiguousarray(bench.speech.features[batch], dtype=np.float32)
-        prompts = [prompt(bench, row) for row in batch]
-        limit = 2 * bench.decoding.max_new_tokens  # it stops at half of this (CTranslate2, whisper.cc)
+        mel = np.ascontiguousarray(context.speech.features[batch], dtype=np.float32)
+        prompts = [prompt(context, row) for row in batch]
+        limit = 2 * context.decoding.max_new_tokens  # it stops at half of this (CTranslate2, whisper.cc)
         found = model.generate(package.StorageView.from_array(mel), prompts, beam_size=1, max_length=limit)
         texts += [tokenizer.decode(one.sequences_ids[0], skip_special_tokens=True).strip() for one in found]
     return texts

@@ -8,11 +8,11 @@ from typing import Any
 from transformers import WhisperForConditionalGeneration
 
 from harness.model.base import Base
-from harness.publish.best_run import Winner
+from harness.publish.best_run import BestRun
 from harness.publish.decoders import needed
 
 
-def write_merged(model: WhisperForConditionalGeneration, base: Base, winner: Winner, folder: Path) -> None:
+def write_merged(model: WhisperForConditionalGeneration, base: Base, best_run: BestRun, folder: Path) -> None:
     """Weights (safetensors, fp32), configuration, tokenizer and feature extractor; it transcribes its language untold.
 
     preprocessor_config.json is what faster-whisper and older transformers look for.
@@ -22,9 +22,9 @@ def write_merged(model: WhisperForConditionalGeneration, base: Base, winner: Win
     base.processor.feature_extractor.save_pretrained(folder)
     path = folder / "generation_config.json"
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    settings["task"] = winner.speech_task
-    if winner.language is not None:
-        settings["language"] = winner.language
+    settings["task"] = best_run.speech_task
+    if best_run.language is not None:
+        settings["language"] = best_run.language
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -49,10 +49,10 @@ Method = ParamSpec("Method")
 
 
 def _never_stops_training(
-    call: Callable[Concatenate["Mirror", Method], None],
-) -> Callable[Concatenate["Mirror", Method], None]:
+    call: Callable[Concatenate["MLflowMirror", Method], None],
+) -> Callable[Concatenate["MLflowMirror", Method], None]:
     @wraps(call)
-    def guarded(self: "Mirror", /, *arguments: Method.args, **named: Method.kwargs) -> None:
+    def guarded(self: "MLflowMirror", /, *arguments: Method.args, **named: Method.kwargs) -> None:
         try:
             call(self, *arguments, **named)
         except Exception as error:  # a mirror's trouble, whatever it is, must not cost a trial
@@ -65,7 +65,7 @@ def _never_stops_training(
     return guarded
 
 
-class Mirror:
+class MLflowMirror:
     """A study in results/<study>/mlflow.db: a parent run, and a child for each record, found by the tag `record`.
 
     Artifacts lie in results/<study>/artifacts as hard links to the records' files. Their location is stored

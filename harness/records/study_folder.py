@@ -12,7 +12,7 @@ from typing import Self
 from harness.errors import UserError, nearest
 from harness.records.files import write_json, write_text
 from harness.spec.budget import Budget
-from harness.spec.data_selection import WHOLE, Portion
+from harness.spec.data_selection import WHOLE, DataSelection
 from harness.spec.result import Kind, Record, Rung, Transcript
 from harness.spec.trial import TrialConfig
 
@@ -95,7 +95,7 @@ class Run:
     number: int | None = None
     notes: tuple[str, ...] = ()
     budget: Budget | None = None  # unset: the space's; a recipe may have evaluations of its own
-    portion: Portion = WHOLE
+    portion: DataSelection = WHOLE
 
     @classmethod
     def of(cls, folder: Path, record: Record) -> Self:

@@ -22,7 +22,7 @@ def tuning(plan: Plan, baselines: list[Run]) -> list[Run]:
     A scrambled Halton sequence, seeded by study and baseline: each run follows from its number alone, so that workers
     need not wait for each other, and neither a kill nor a larger N changes what was drawn.
     """
-    trained = [run for run in baselines if run.kind == "recipe"] if plan.goals.tune_baselines > 1 else []
+    trained = [run for run in baselines if run.kind == "recipe"] if plan.search_options.tune_baselines > 1 else []
     return [one for run in trained for one in _around(plan, run)]
 
 
@@ -30,7 +30,7 @@ def _around(plan: Plan, run: Run) -> list[Run]:
     from scipy.stats import qmc  # 60 MB and most of a second, for --tune-baselines alone
 
     generator = np.random.default_rng([plan.seed, *run.name.encode()])
-    points = qmc.Halton(2, rng=generator).random(plan.goals.tune_baselines - 1)
+    points = qmc.Halton(2, rng=generator).random(plan.search_options.tune_baselines - 1)
     # Whatever is said of the recipe's warm-up is not true of these.
     notes = tuple(note for note in run.notes if not note.startswith("warm-up"))
     return [

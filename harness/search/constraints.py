@@ -59,7 +59,7 @@ def _over(name: str, value: float, limit: float) -> str:
     return f"{name} {value / scale:,.{digits}f} {unit} over {limit / scale:,.{digits}f} {unit}"
 
 
-def known_before(limits: Limits, dims: Dimensions | None, config: TrialConfig) -> str | None:
+def infeasible_before_training(limits: Limits, dims: Dimensions | None, config: TrialConfig) -> str | None:
     """Why a configuration need not be trained to be known as infeasible, or None."""
     if limits.trainable is None or dims is None:
         return None
@@ -67,7 +67,7 @@ def known_before(limits: Limits, dims: Dimensions | None, config: TrialConfig) -
     return INFEASIBLE + _over("trainable", trained, limits.trainable) if trained > limits.trainable else None
 
 
-def spent_too_much(limits: Limits, rung: Rung) -> bool:
+def exceeds_limit(limits: Limits, rung: Rung) -> bool:
     """Whether a trial has broken a limit already at a rung."""
     time, memory = limits.train_time, limits.vram
     return (time is not None and rung.train_seconds > time) or (

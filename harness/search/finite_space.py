@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from harness.search.samplers import Apart, grid_points, plain
+from harness.search.samplers import IndependentSampler, grid_points, plain
 from harness.spec.space import Distribution, Sampler, SearchSpace, is_integer
 
 MOST = 5_000  # configurations above which a space counts as endless
@@ -43,7 +43,7 @@ def untried(known: Left, tried: Iterable[Settings]) -> Left:
     return {key: settings for key, settings in known.items() if key not in had}
 
 
-class Untried(Apart):
+class WithoutRepeats(IndependentSampler):
     """Another sampler's proposals as far as they lead to a configuration that is left; where not, one at random.
 
     The same configuration, seed and budget would only give the same result again.

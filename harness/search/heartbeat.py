@@ -12,7 +12,7 @@ BEAT_SECONDS = 10.0
 GRACE_SECONDS = 60.0
 
 
-class Heart:
+class Heartbeat:
     """Beats for the trials that this process has at work."""
 
     def __init__(self, database: Database) -> None:
@@ -42,7 +42,7 @@ class Heart:
                     self._storage.record_heartbeat(trial_id)
 
 
-class Watch:
+class HeartbeatMonitor:
     """Tells which trials have not beaten for the grace time.
 
     Beats are compared with the one seen before and timed on this machine's monotonic clock: a clock that is set, or

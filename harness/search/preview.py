@@ -3,7 +3,7 @@
 import optuna
 from optuna.trial import TrialState
 
-from harness.search.finite_space import Untried, configurations, untried
+from harness.search.finite_space import WithoutRepeats, configurations, untried
 from harness.search.samplers import fresh_seed, make_sampler
 from harness.search.sampling import configuration
 from harness.spec.space import SearchSpace
@@ -21,7 +21,7 @@ def draw(space: SearchSpace, trials: int, seed: int) -> list[TrialConfig]:
             known = untried(known, [t.params for t in study.get_trials(deepcopy=False)[-1:]])
             if not known:
                 break
-            study.sampler = Untried(study.sampler, known, fresh_seed(seed, number))
+            study.sampler = WithoutRepeats(study.sampler, known, fresh_seed(seed, number))
         trial = study.ask()
         drawn.append(configuration(space, trial))
         study.tell(trial, state=TrialState.FAIL)

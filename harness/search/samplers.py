@@ -32,12 +32,12 @@ def make_sampler(space: SearchSpace, seed: int, number: int, study: optuna.Study
     if sampler.name == "random":
         return random
     if sampler.name == "grid":
-        return Proposed(grid(space, seed)[number % grid_size(space)], random)
+        return ProposalSampler(grid(space, seed)[number % grid_size(space)], random)
     if sampler.name == "gp":
         finished = 0 if study is None else len(_ended(study))
         if study is None or finished < max(1, sampler.n_startup_trials):
             return random
-        return Proposed(ask_gp(space, study, fresh), random)
+        return ProposalSampler(ask_gp(space, study, fresh), random)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if sampler.name == "cmaes":
@@ -57,7 +57,7 @@ def make_sampler(space: SearchSpace, seed: int, number: int, study: optuna.Study
         return tpe
 
 
-class Apart(BaseSampler):
+class IndependentSampler(BaseSampler):
     """Draws each setting by itself."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -71,7 +71,7 @@ class Apart(BaseSampler):
         return {}
 
 
-class Proposed(Apart):
+class ProposalSampler(IndependentSampler):
     """A configuration that was decided on elsewhere; what it does not hold is drawn at random."""
 
     def __init__(self, params: dict[str, Any], otherwise: BaseSampler) -> None:
@@ -157,7 +157,7 @@ def ask_gp(space: SearchSpace, study: optuna.Study, seed: int) -> dict[str, Any]
     return proposed
 
 
-class Standing:
+class WithoutRetries:
     """A study without the attempts that failed, whose values would compete beside those of their retries."""
 
     def __init__(self, study: optuna.Study) -> None:
@@ -171,19 +171,19 @@ class Standing:
         return [t for t in self._study.get_trials(*arguments, **named) if t.state != TrialState.FAIL]
 
 
-class Halving(optuna.pruners.SuccessiveHalvingPruner):
+class SuccessiveHalving(optuna.pruners.SuccessiveHalvingPruner):
     """ASHA among the trials that stand: a kill must not change who is promoted."""
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial at the rung that it has just reported."""
-        return super().prune(cast(optuna.Study, Standing(study)), trial)
+        return super().prune(cast(optuna.Study, WithoutRetries(study)), trial)
 
 
-class Bands(optuna.pruners.HyperbandPruner):
+class Hyperband(optuna.pruners.HyperbandPruner):
     """Hyperband, likewise."""
 
     def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
-        return cast(optuna.Study, Standing(super()._create_bracket_study(study, bracket_id)))
+        return cast(optuna.Study, WithoutRetries(super()._create_bracket_study(study, bracket_id)))
 
 
 def make_pruner(pruner: Pruner, rungs: int) -> optuna.pruners.BasePruner:
@@ -192,14 +192,14 @@ def make_pruner(pruner: Pruner, rungs: int) -> optuna.pruners.BasePruner:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if pruner.name == "hyperband":
-            return Bands(min_resource=1, max_resource=factor ** max(1, rungs - 1), reduction_factor=factor)
+            return Hyperband(min_resource=1, max_resource=factor ** max(1, rungs - 1), reduction_factor=factor)
         median = optuna.pruners.MedianPruner(n_startup_trials=pruner.n_startup_trials)
         if pruner.name == "median":
             return median
         if pruner.name == "patient":
             return optuna.pruners.PatientPruner(median, patience=pruner.patience)
     if pruner.name == "successive_halving":
-        return Halving(min_resource=1, reduction_factor=factor, min_early_stopping_rate=0)
+        return SuccessiveHalving(min_resource=1, reduction_factor=factor, min_early_stopping_rate=0)
     return optuna.pruners.NopPruner()
 
 

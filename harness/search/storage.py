@@ -32,7 +32,7 @@ REPEATABLE = (
 )  # fmt: skip
 
 
-def patiently(call: Callable[P, T]) -> Callable[P, T]:
+def retry_while_unavailable(call: Callable[P, T]) -> Callable[P, T]:
     """Repeat a database call while the database is locked or away; a full disk is the user's to mend."""
 
     @functools.wraps(call)
@@ -55,12 +55,12 @@ def patiently(call: Callable[P, T]) -> Callable[P, T]:
     return repeated
 
 
-class PatientStorage(optuna.storages.RDBStorage):
+class RetryingStorage(optuna.storages.RDBStorage):
     """Optuna's storage, patient in each call, so that samplers and pruners are too."""
 
 
 for _name in REPEATABLE:
-    setattr(PatientStorage, _name, patiently(getattr(optuna.storages.RDBStorage, _name)))
+    setattr(RetryingStorage, _name, retry_while_unavailable(getattr(optuna.storages.RDBStorage, _name)))
 
 
 class Database:
@@ -95,7 +95,7 @@ class Database:
             with suppress(SQLAlchemyError):
                 connection.close()
 
-    @patiently
+    @retry_while_unavailable
     def _locked(self, key: int) -> sqlalchemy.Connection:
         connection = self.storage.engine.connect()
         try:
@@ -105,7 +105,7 @@ class Database:
             raise
         return connection
 
-    @patiently
+    @retry_while_unavailable
     def heartbeats(self) -> dict[int, str]:
         """The last heartbeat of each trial that has one, by the id that the storage gives trials."""
         with self.storage.engine.connect() as connection:
@@ -123,9 +123,9 @@ class Database:
         return {row.trial_id: (now.replace(tzinfo=None) - row.heartbeat).total_seconds() for row in rows}
 
 
-def _opened(address: str, options: dict[str, Any]) -> PatientStorage:
+def _opened(address: str, options: dict[str, Any]) -> RetryingStorage:
     try:
-        return PatientStorage(address, engine_kwargs=options)
+        return RetryingStorage(address, engine_kwargs=options)
     except (SQLAlchemyError, ImportError) as error:
         if is_disk_full(error):
             raise UserError(DISK_FULL) from None

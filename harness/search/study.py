@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.model.parameters import Dimensions, count
 from harness.records.study_folder import StudyFolder, has_rungs, store
-from harness.search.constraints import constraints, known_before, measured
-from harness.search.finite_space import Left, Untried, configurations, untried
+from harness.search.constraints import constraints, infeasible_before_training, measured
+from harness.search.finite_space import Left, WithoutRepeats, configurations, untried
 from harness.search.samplers import fresh_seed, make_pruner, make_sampler, rung_step
 from harness.search.sampling import configuration
 from harness.search.storage import Database
@@ -95,7 +95,7 @@ class Study:
         slot = int(waiting.user_attrs.get("slot", asked)) if waiting else asked
         self.optuna.sampler = make_sampler(self.space, self.seed, slot, self.optuna)
         if (left := self._left(trials)) is not None:
-            self.optuna.sampler = Untried(self.optuna.sampler, left, fresh_seed(self.seed, slot))
+            self.optuna.sampler = WithoutRepeats(self.optuna.sampler, left, fresh_seed(self.seed, slot))
         trial = self.optuna.ask()
         return trial, configuration(self.space, trial)
 
@@ -202,7 +202,7 @@ class Study:
 
     def refusal(self, config: TrialConfig) -> str | None:
         """Why a configuration need not be trained to be known as infeasible."""
-        return known_before(self.space.limits, self.dims, config)
+        return infeasible_before_training(self.space.limits, self.dims, config)
 
     def _constrain(self, trial: optuna.Trial, record: Record, stored: FrozenTrial) -> bool:
         """Tell which limits were kept: every trial sets every constraint, at most 0 where it holds; whether all were.

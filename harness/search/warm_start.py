@@ -23,7 +23,7 @@ def warm_start(plan: Plan, study: Study, device: str, say: Callable[[str], None]
     if study.optuna.get_trials(deepcopy=False):
         return
     for name, config in _sources(plan, device):
-        params, left_out = fitting(plan.space, config)
+        params, left_out = fit_to_space(plan.space, config)
         if params and not any(reason.startswith("method") for reason in left_out):
             study.optuna.enqueue_trial(params, user_attrs={"warm_start": name})
             said = f"; left out: {', '.join(left_out)}" if left_out else ""
@@ -34,7 +34,7 @@ def warm_start(plan: Plan, study: Study, device: str, say: Callable[[str], None]
 
 def _sources(plan: Plan, device: str) -> list[tuple[str, TrialConfig]]:
     found = []
-    for source in plan.goals.warm_start:
+    for source in plan.search_options.warm_start:
         if source == BASELINES:
             under = {n: recipe.under(plan.space.budget, device, plan.model)[0] for n, recipe in plan.recipes.items()}
             found += [(name, config) for name, config in under.items() if config.method != "none"]
@@ -50,7 +50,7 @@ def _sources(plan: Plan, device: str) -> list[tuple[str, TrialConfig]]:
     return found
 
 
-def fitting(space: SearchSpace, config: TrialConfig) -> tuple[dict[str, Any], list[str]]:
+def fit_to_space(space: SearchSpace, config: TrialConfig) -> tuple[dict[str, Any], list[str]]:
     """(what of a configuration the space can sample, what it cannot and why)."""
     params: dict[str, Any] = {}
     left_out = []

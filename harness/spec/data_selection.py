@@ -5,7 +5,7 @@ from pydantic import Field
 from harness.spec.base import Spec
 
 
-class Portion(Spec):
+class DataSelection(Spec):
     """All of train, unless it says otherwise: a part of it, or validation too."""
 
     fraction: float = Field(1.0, gt=0, le=1, description="of train's utterances; a smaller part lies within a larger")
@@ -18,4 +18,4 @@ class Portion(Spec):
         return self.fraction == 1.0 and not self.with_validation
 
 
-WHOLE = Portion()
+WHOLE = DataSelection()

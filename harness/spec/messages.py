@@ -6,9 +6,9 @@ from pydantic import Field, TypeAdapter
 
 from harness.spec.base import Spec
 from harness.spec.budget import Budget
-from harness.spec.data_selection import WHOLE, Portion
+from harness.spec.data_selection import WHOLE, DataSelection
 from harness.spec.result import Rung, TrialResult
-from harness.spec.rung_evaluation import Judging
+from harness.spec.rung_evaluation import RungEvaluation
 from harness.spec.task import Task
 from harness.spec.techniques import STANDARD, Technique
 from harness.spec.trial import TrialConfig
@@ -47,8 +47,8 @@ class Train(Message):
         description="checkpoint/ of an earlier attempt: its last rung is reported again, to be decided anew, and "
         "training goes on from there",
     )
-    judging: Judging = Judging()
-    portion: Portion = Field(
+    judging: RungEvaluation = RungEvaluation()
+    portion: DataSelection = Field(
         WHOLE,
         description="of the speech; a trial that trains on validation reports no rung, and keeps no checkpoint",
     )

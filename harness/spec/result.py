@@ -6,7 +6,7 @@ from pydantic import Field
 
 from harness.spec.base import Spec
 from harness.spec.budget import Budget
-from harness.spec.data_selection import WHOLE, Portion
+from harness.spec.data_selection import WHOLE, DataSelection
 from harness.spec.trial import TrialConfig
 
 Kind = Literal["zero_shot", "recipe", "trial", "published", "replicate", "external"]
@@ -142,7 +142,7 @@ class Record(Spec):
     reason: str | None = None
     config: TrialConfig
     budget: Budget
-    portion: Portion = WHOLE
+    portion: DataSelection = WHOLE
     notes: tuple[str, ...] = ()
     rungs: tuple[Rung, ...] = ()
     cost: Cost | None = Field(None, description="null where the run died before it could be measured")

@@ -6,13 +6,15 @@ from pydantic import Field
 
 from harness.spec.base import Spec
 
-Judge = Literal["wer", "loss"]
+RungMetric = Literal["wer", "loss"]
 
 
-class Judging(Spec):
+class RungEvaluation(Spec):
     """What a trainer evaluates at a rung. The last rung is always decoded, and on the whole validation split."""
 
-    judge: Judge = Field("wer", description="before the last rung: decode for WER, or the teacher-forced loss alone")
+    judge: RungMetric = Field(
+        "wer", description="before the last rung: decode for WER, or the teacher-forced loss alone"
+    )
     rung_utterances: int | None = Field(
         None, ge=1, description="utterances evaluated before the last rung, the same at each; unset: all"
     )

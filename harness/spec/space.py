@@ -10,7 +10,7 @@ from harness.errors import nearest
 from harness.spec.base import Spec, describe
 from harness.spec.budget import Budget
 from harness.spec.limits import Limits, Objective
-from harness.spec.rung_evaluation import Judge
+from harness.spec.rung_evaluation import RungMetric
 from harness.spec.trial import CONDITIONS, TrialConfig, applies
 
 SamplerName = Literal["tpe", "random", "grid", "gp", "cmaes", "nsga2"]
@@ -80,7 +80,9 @@ class SearchSpace(Spec):
     budget: Budget
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
-    judge: Judge = Field("wer", description="before the last rung: decode for WER, or the teacher-forced loss alone")
+    judge: RungMetric = Field(
+        "wer", description="before the last rung: decode for WER, or the teacher-forced loss alone"
+    )
     rung_utterances: int | None = Field(None, ge=1, description="validation utterances judged before the last rung")
     limits: Limits = Limits()
     objectives: tuple[Objective, ...] = Field(("wer",), min_length=1, description="what is minimised; wer among them")

@@ -23,18 +23,18 @@ from harness.data.batches import (
     prefetched,
 )
 from harness.data.store.waveforms import open_waveforms
-from harness.model.encoder_cache import Mel, Prefix
+from harness.model.encoder_cache import EncoderStates, LogMelInputs
 from harness.model.trial_settings import window_frames
 from harness.spec.budget import Budget
 from harness.spec.messages import Train
 from harness.spec.trial import TrialConfig
-from harness.training.context import Bench
+from harness.training.context import TrainerContext
 
-Heard = Callable[[Sequence[int], Sequence[int]], Tensor]
+FeatureReader = Callable[[Sequence[int], Sequence[int]], Tensor]
 
 
-def feed(
-    bench: Bench,
+def training_steps(
+    context: TrainerContext,
     config: TrialConfig,
     budget: Budget,
     seed: int,
@@ -43,7 +43,7 @@ def feed(
     processes: int = 1,
     skip: int = 0,
     longest_first: bool = False,
-    prefix: Prefix | None = None,
+    encoder_states: EncoderStates | None = None,
 ) -> Iterator[Step]:
     """The optimizer steps of a trial, as process `rank` of several computes them; the first `skip` are left out.
 
@@ -51,53 +51,55 @@ def feed(
     batches hold the states that it has, not features.
     """
     batch_size = config.effective_batch_size * processes
-    examples: Iterable[int] = _examples(bench, budget.examples_in_all(batch_size), seed, longest_first)
+    examples: Iterable[int] = _examples(context, budget.examples_in_all(batch_size), seed, longest_first)
     if config.group_by_length:
-        examples = length_order(examples, [len(ids) for ids in bench.labels], batch_size, seed)
+        examples = length_order(examples, [len(ids) for ids in context.labels], batch_size, seed)
     drawn = itertools.islice(batched(occurrences(examples), batch_size), skip, None)
-    depth, hear = (prefix.depth, _kept(prefix)) if prefix else (None, _heard(bench, config, seed))
-    made = _made(bench, config, drawn, hear, depth, rank, processes)
+    depth, hear = (
+        (encoder_states.depth, _kept(encoder_states)) if encoder_states else (None, _heard(context, config, seed))
+    )
+    made = _made(context, config, drawn, hear, depth, rank, processes)
     # The thread that prepares ahead may draw from NumPy's global generator, as Whisper's own masking does.
     masked = config.mask_time_prob > 0 or config.mask_feature_prob > 0
-    yield from made if bench.base.device.type == "cpu" or masked else prefetched(made)
+    yield from made if context.base.device.type == "cpu" or masked else prefetched(made)
 
 
-def rows_met(bench: Bench, config: TrialConfig, order: Train, processes: int) -> list[int]:
+def rows_used(context: TrainerContext, config: TrialConfig, order: Train, processes: int) -> list[int]:
     """The training rows that an order's trial will meet, in as far as that is known: all for a budget in seconds."""
-    rows, examples = bench.speech.rows("train"), order.budget.examples_in_all(config.effective_batch_size * processes)
+    rows, examples = context.speech.rows("train"), order.budget.examples_in_all(config.effective_batch_size * processes)
     if examples is None or examples >= len(rows):
         return rows
-    return sorted(set(_examples(bench, examples, order.seed, order.longest_first)))
+    return sorted(set(_examples(context, examples, order.seed, order.longest_first)))
 
 
-def _examples(bench: Bench, count: int | None, seed: int, longest_first: bool) -> Iterator[int]:
-    rows = bench.speech.rows("train")
+def _examples(context: TrainerContext, count: int | None, seed: int, longest_first: bool) -> Iterator[int]:
+    rows = context.speech.rows("train")
     examples: Iterable[int] = example_order(rows, seed)
     if longest_first:
-        examples = itertools.cycle(sorted(rows, key=lambda row: -len(bench.labels[row])))
+        examples = itertools.cycle(sorted(rows, key=lambda row: -len(context.labels[row])))
     return itertools.islice(examples, count)
 
 
 def _made(
-    bench: Bench,
+    context: TrainerContext,
     config: TrialConfig,
     drawn: Iterable[list[tuple[int, int]]],
-    hear: Heard,
+    hear: FeatureReader,
     depth: int | None,
     rank: int,
     processes: int,
 ) -> Iterator[Step]:
-    cuda = bench.base.device.type == "cuda"
+    cuda = context.base.device.type == "cuda"
 
     def batch(members: Sequence[tuple[int, int]]) -> Batch:
         rows, epochs = zip(*members, strict=True)
-        return labelled(hear(rows, epochs), [bench.labels[row] for row in rows], bench.pad, depth)
+        return labelled(hear(rows, epochs), [context.labels[row] for row in rows], context.pad, depth)
 
     for step in drawn:
         mine = step[rank::processes]
         sizes = chunks(range(len(mine)), config.per_device_train_batch_size)
         micro_batches = [batch([mine[place] for place in places]) for places in sizes] or [_silent(batch(step[:1]))]
-        tokens = sum(len(bench.labels[row]) - 1 for row, _ in step)
+        tokens = sum(len(context.labels[row]) - 1 for row, _ in step)
         yield Step([b.pinned() if cuda else b for b in micro_batches], len(step), tokens)
 
 
@@ -106,11 +108,11 @@ def _silent(batch: Batch) -> Batch:
     return replace(batch, labels=torch.full_like(batch.labels, IGNORED))
 
 
-def _heard(bench: Bench, config: TrialConfig, seed: int) -> Heard:
+def _heard(context: TrainerContext, config: TrialConfig, seed: int) -> FeatureReader:
     """What training hears: (rows, how often each was heard before) -> features, augmented where that is asked for."""
-    speech, extractor, frames = bench.speech, bench.base.processor.feature_extractor, window_frames(bench.base)
+    speech, extractor, frames = context.speech, context.base.processor.feature_extractor, window_frames(context.base)
     if config.augmentation is None:
-        mel = Mel(speech, frames)
+        mel = LogMelInputs(speech, frames)
         return lambda rows, _: mel.take(rows)
     what = catalog.augmentation(config.augmentation)
     waveforms = open_waveforms(speech) if what.on_waveform else None
@@ -122,5 +124,5 @@ def _heard(bench: Bench, config: TrialConfig, seed: int) -> Heard:
     return hear
 
 
-def _kept(prefix: Prefix) -> Heard:
-    return lambda rows, _: prefix.take(rows)
+def _kept(encoder_states: EncoderStates) -> FeatureReader:
+    return lambda rows, _: encoder_states.take(rows)

@@ -28,7 +28,7 @@ from harness.training.loop import Progress
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingObjects:
     """What changes while a trial trains."""
 
     model: nn.Module
@@ -38,7 +38,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrialState:
     """Where a trial stands after a rung: its configuration as run, and what it has to show so far."""
 
     config: TrialConfig
@@ -54,11 +54,11 @@ class Checkpoint:
     """A stored standing, and the state that `restore` puts back."""
 
     folder: Path
-    standing: Standing
+    standing: TrialState
     state: dict[str, Any]
 
 
-def save(folder: Path, trained: Trained, standing: Standing) -> None:
+def save(folder: Path, trained: TrainingObjects, standing: TrialState) -> None:
     """Store the state after the last rung, then remove the one before. All processes of a trial call it."""
     folder.mkdir(exist_ok=True)
     accelerator, count = trained.accelerator, len(standing.rungs)
@@ -96,7 +96,7 @@ def load(folder: Path, accelerator: Accelerator) -> Checkpoint | None:
         return None
     state = torch.load(first, map_location="cpu", weights_only=True)
     state["random"] = torch.load(own, map_location="cpu", weights_only=True)["random"]
-    standing = Standing(
+    standing = TrialState(
         config=TrialConfig.model_validate(state["config"]),
         progress=Progress(**state["progress"]),
         peaks=state["peaks"],
@@ -116,7 +116,7 @@ def adopt(source: Path, folder: Path) -> None:
         os.replace(partial, folder)
 
 
-def restore(checkpoint: Checkpoint, trained: Trained) -> None:
+def restore(checkpoint: Checkpoint, trained: TrainingObjects) -> None:
     """Put weights, optimizer, schedule and loss scale back."""
     state, parameters = checkpoint.state, dict(trained.model.named_parameters())
     with torch.no_grad():

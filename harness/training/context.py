@@ -10,11 +10,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
 from harness.data.batches import label_ids
-from harness.data.store.features import Speech
+from harness.data.store.prepare import Speech
 from harness.evaluation.decoding import Decoding
 from harness.evaluation.metrics import score, word_errors
 from harness.model.base import Base, load_base
-from harness.model.encoder_cache import Prefixes
+from harness.model.encoder_cache import EncoderStateCache
 from harness.model.parameters import Dimensions, dimensions_of
 from harness.spec.result import Scores, Transcript
 from harness.spec.task import Task
@@ -27,7 +27,7 @@ PROMPT_TOKENS = 4  # start of transcript, language, task, no timestamps
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrainerContext:
     """The base, the prepared speech, its labels, and how it is decoded."""
 
     base: Base
@@ -35,7 +35,7 @@ class Bench:
     task: Task
     labels: list[list[int]]
     decoding: Decoding
-    prefixes: Prefixes
+    encoder_cache: EncoderStateCache
     techniques: tuple[Technique, ...] = STANDARD
     prepare_seconds: float = 0.0  # what the data took when the trainer came up
 
@@ -56,9 +56,13 @@ class Bench:
         return replace(self, base=load_base(self.base.name, self.base.device, weights, "sdpa" in self.techniques))
 
 
-def make_bench(
-    base: Base, speech: Speech, task: Task, prefixes: Path | None = None, techniques: tuple[Technique, ...] = STANDARD
-) -> Bench:
+def make_context(
+    base: Base,
+    speech: Speech,
+    task: Task,
+    encoder_cache: Path | None = None,
+    techniques: tuple[Technique, ...] = STANDARD,
+) -> TrainerContext:
     """Tokenise the transcripts; decoding may take twice the longest training label, within the model's own limit.
 
     `prefixes` is the folder of what frozen layers of the encoder make; without one nothing of it is kept.
@@ -73,8 +77,8 @@ def make_bench(
         sorting="sorting" in techniques,
         static_cache="compile" in techniques,
     )
-    kept = Prefixes(speech, prefixes if "encoder_cache" in techniques else None, "resident" in techniques)
-    return Bench(base, speech, task, labels, decoding, kept, techniques)
+    kept = EncoderStateCache(speech, encoder_cache if "encoder_cache" in techniques else None, "resident" in techniques)
+    return TrainerContext(base, speech, task, labels, decoding, kept, techniques)
 
 
 def clips_at_once(dims: Dimensions, tokens: int, device: torch.device) -> int:
@@ -108,21 +112,21 @@ def make_accelerator(precision: Precision, device: torch.device) -> Accelerator:
     return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
 
 
-def decoding_of(bench: Bench, config: TrialConfig) -> Decoding:
+def decoding_of(context: TrainerContext, config: TrialConfig) -> Decoding:
     """The decoding that all systems share, in which a configuration may leave the language to be detected."""
-    return replace(bench.decoding, forced_language=config.forced_language)
+    return replace(context.decoding, forced_language=config.forced_language)
 
 
-def score_split(bench: Bench, transcripts: list[Transcript]) -> Scores:
+def score_split(context: TrainerContext, transcripts: list[Transcript]) -> Scores:
     """Score transcripts with the task's normaliser; several languages have the rules of none in particular."""
-    return score(transcripts, _language(bench), bench.task.normalizer)
+    return score(transcripts, _language(context), context.task.normalizer)
 
 
-def errors_of(bench: Bench, transcripts: list[Transcript]) -> tuple[int, ...]:
+def errors_of(context: TrainerContext, transcripts: list[Transcript]) -> tuple[int, ...]:
     """Word errors of each utterance."""
-    return tuple(word_errors(transcripts, _language(bench), bench.task.normalizer))
+    return tuple(word_errors(transcripts, _language(context), context.task.normalizer))
 
 
-def _language(bench: Bench) -> str:
-    languages: list[str] = bench.speech.report["languages"]
+def _language(context: TrainerContext) -> str:
+    languages: list[str] = context.speech.report["languages"]
     return languages[0] if len(languages) == 1 else "mul"

@@ -3,23 +3,23 @@
 from collections.abc import Sequence
 
 from harness.hardware.matmul_rate import known_matmul_rate
-from harness.hardware.meter import Clock, Peaks
+from harness.hardware.meter import Clock, PeakMemory
 from harness.hardware.processes import world_size
 from harness.model.flops import training_flops
 from harness.model.parameters import dimensions_of
 from harness.spec.result import Cost, Rung
 from harness.spec.trial import TrialConfig
-from harness.training.context import Bench
+from harness.training.context import TrainerContext
 from harness.training.loop import Progress
 
 
 def measured(
-    bench: Bench,
+    context: TrainerContext,
     config: TrialConfig,
     progress: Progress,
     rungs: Sequence[Rung],
     evaluation: Clock,
-    peaks: Peaks,
+    peaks: PeakMemory,
     parameters: tuple[int, int],
     cached_layers: int = 0,
 ) -> Cost:
@@ -29,17 +29,17 @@ def measured(
     """
     seconds = progress.seconds - progress.first_seconds
     rate = (progress.examples - progress.first_examples) / seconds if seconds > 0 else None
-    train = bench.speech.report["splits"]["train"]
-    sizes = dimensions_of(bench.base.model.config)
+    train = context.speech.report["splits"]["train"]
+    sizes = dimensions_of(context.base.model.config)
     flops = training_flops(sizes, config, progress.examples, progress.label_tokens, cached_layers)
     matmuls = known_matmul_rate(
-        bench.base.device, config.precision, bench.speech.entry.parents[1]
+        context.base.device, config.precision, context.speech.entry.parents[1]
     )  # the cache's folder
     ceiling = (matmuls or 0.0) * progress.seconds * world_size()
     return Cost(
         steps=progress.step,
         examples=progress.examples,
-        data_seconds=bench.speech.train_seconds() if config.method != "none" else None,
+        data_seconds=context.speech.train_seconds() if config.method != "none" else None,
         train_seconds=progress.seconds,
         first_steps_seconds=progress.first_seconds,
         evaluation_seconds=sum(rung.evaluation_seconds for rung in rungs),

@@ -42,7 +42,7 @@ class Progress:
     together: int = 1  # the most trials that trained in one pass with this one, itself among them
 
 
-Course = Generator[Step | Progress, Tensor | None, None]
+TrainingEvents = Generator[Step | Progress, Tensor | None, None]
 
 
 def train(
@@ -66,15 +66,17 @@ def train(
     """
     since = since or Progress()
     clock = Clock(accelerator.device, since.seconds, since.joules)
-    under_way = course(model, optimizer, scheduler, accelerator, steps, budget, rung_steps, max_grad_norm, clock, since)
+    under_way = training_loop(
+        model, optimizer, scheduler, accelerator, steps, budget, rung_steps, max_grad_norm, clock, since
+    )
     loss: Tensor | None = None
-    while (said := following(under_way, loss)) is not None:
+    while (said := next_event(under_way, loss)) is not None:
         loss = _backward(model, said, accelerator, label_smoothing) if isinstance(said, Step) else None
         if isinstance(said, Progress):
             yield said
 
 
-def following(under_way: Course, loss: Tensor | None) -> Step | Progress | None:
+def next_event(under_way: TrainingEvents, loss: Tensor | None) -> Step | Progress | None:
     """What a course says next; None at its end."""
     try:
         return under_way.send(loss)
@@ -82,7 +84,7 @@ def following(under_way: Course, loss: Tensor | None) -> Step | Progress | None:
         return None
 
 
-def course(
+def training_loop(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
@@ -93,7 +95,7 @@ def course(
     max_grad_norm: float,
     clock: Clock,
     since: Progress,
-) -> Course:
+) -> TrainingEvents:
     """The loop itself, which leaves to others how gradients are computed: alone, or with those of other trials.
 
     It yields each Step of which it wants the gradients, and is sent its loss when they are there; at each rung it

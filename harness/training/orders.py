@@ -20,15 +20,15 @@ from transformers.utils import logging as transformers_logging
 from harness.catalog import model_location
 from harness.data.audio import SAMPLE_RATE
 from harness.data.batches import label_ids
-from harness.data.store.features import Speech, prepare
+from harness.data.store.prepare import Speech, prepare
 from harness.errors import DISK_FULL, UserError, is_disk_full
-from harness.evaluation.decoding import by_length, real_time_factor, transcribe
+from harness.evaluation.decoding import real_time_factor, sort_by_length, transcribe
 from harness.evaluation.long_form import recordings, transcribe_long, window_seconds
 from harness.hardware.meter import Clock, environment
 from harness.hardware.processes import logged_to, rank, world_size
 from harness.model.base import Base, load_base
 from harness.model.methods import detach, load_trained
-from harness.model.trial_settings import shaped
+from harness.model.trial_settings import apply_trial_settings
 from harness.records.study_folder import write_transcripts
 from harness.spec.messages import (
     Decide,
@@ -45,18 +45,18 @@ from harness.spec.messages import (
     TranscribeLong,
 )
 from harness.training.channel import CPU, Channel
-from harness.training.context import Bench, decoding_of, make_accelerator, make_bench
-from harness.training.packed_trials import train_together
-from harness.training.trial import Wanted, run_trial
+from harness.training.context import TrainerContext, decoding_of, make_accelerator, make_context
+from harness.training.packed_trials import run_packed_trials
+from harness.training.trial import GradientRequest, run_trial
 
 LATENCY_CLIPS = 8  # decoded one at a time, spread over the durations
 PATIENCE = timedelta(days=7)  # of processes that wait for the first one, while it waits for orders
 SECONDS_BETWEEN_NEWS = 2.0
 
 
-def open_bench(
+def open_context(
     order: Open, say: Callable[[str], None] = lambda text: None, device: torch.device | None = None
-) -> Bench:
+) -> TrainerContext:
     """Load the model and prepare the data; `say` is told how far that is. The default device is this process's GPU."""
     if device is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else CPU
@@ -67,7 +67,7 @@ def open_bench(
     speech = prepare_speech(order, base.processor, base.model.config.max_target_positions, say)
     if rank() == 0 and world_size() > 1:
         torch.distributed.barrier()
-    made = make_bench(base, speech, order.task, Path(order.cache_dir) / "prefixes", order.techniques)
+    made = make_context(base, speech, order.task, Path(order.cache_dir) / "prefixes", order.techniques)
     return replace(made, prepare_seconds=time.monotonic() - began)
 
 
@@ -120,10 +120,10 @@ def news(channel: Channel) -> Callable[[str], None]:
     return say
 
 
-def do_train(channel: Channel, bench: Bench, order: Train) -> None:
+def do_train(channel: Channel, context: TrainerContext, order: Train) -> None:
     """Run a trial, reporting each rung and asking whether to go on."""
     with logged_to(Path(order.attempt) / "log.txt"):
-        trial = run_trial(bench, order)
+        trial = run_trial(context, order)
         go_on: bool | None = None
         while True:
             try:
@@ -131,7 +131,7 @@ def do_train(channel: Channel, bench: Bench, order: Train) -> None:
             except StopIteration as end:
                 channel.send(end.value, order.lane)
                 return
-            assert not isinstance(said, Wanted)
+            assert not isinstance(said, GradientRequest)
             channel.send(said, order.lane)
             if isinstance(said, Report) and said.last:
                 go_on = True
@@ -152,25 +152,25 @@ def decodable(base: Base, order: Transcribe | TranscribeLong) -> Iterator[nn.Mod
     try:
         if order.weights is not None:
             model = load_trained(base, order.config, Path(order.weights))
-        with shaped(base, order.config):
+        with apply_trial_settings(base, order.config):
             yield model
     finally:
         detach(base, model)
 
 
-def do_transcribe(bench: Bench, order: Transcribe) -> Transcribed:
+def do_transcribe(context: TrainerContext, order: Transcribe) -> Transcribed:
     """Decode a split with stored weights, an adapter merged, and time it. All systems are decoded in fp32."""
-    base, speech = bench.base, bench.speech
+    base, speech = context.base, context.speech
     accelerator = make_accelerator("fp32", base.device)
     rows, rtfx, latency = speech.rows(order.split), None, None
-    decoding = decoding_of(bench, order.config)
-    prefix = bench.prefixes.of(base, order.config, "fp32")
+    decoding = decoding_of(context, order.config)
+    encoder_states = context.encoder_cache.of(base, order.config, "fp32")
     with decodable(base, order) as model:
-        if prefix is not None:
-            prefix.fill(rows, base, decoding.batch_size, accelerator)
-        transcripts = transcribe(model, base, speech, rows, decoding, accelerator, prefix)
+        if encoder_states is not None:
+            encoder_states.fill(rows, base, decoding.batch_size, accelerator)
+        transcripts = transcribe(model, base, speech, rows, decoding, accelerator, encoder_states)
         if order.speed_passes:
-            timed = by_length(speech, rows)[:: max(1, len(rows) // order.speed_clips)][: order.speed_clips]
+            timed = sort_by_length(speech, rows)[:: max(1, len(rows) // order.speed_clips)][: order.speed_clips]
             clips = [speech.samples(speech.utterances[row]) for row in timed]
             passes = order.speed_passes
             rtfx = real_time_factor(model, base, speech, timed, clips, decoding, accelerator, passes)
@@ -183,14 +183,14 @@ def do_transcribe(bench: Bench, order: Transcribe) -> Transcribed:
     return Transcribed(rtfx=rtfx, latency_seconds=latency, decoding=decoding.described())
 
 
-def do_transcribe_long(bench: Bench, order: TranscribeLong) -> Transcribed:
+def do_transcribe_long(context: TrainerContext, order: TranscribeLong) -> Transcribed:
     """Decode long recordings with merged weights; RTFx is that of one pass, without a warm-up."""
-    base, clock = bench.base, Clock(bench.base.device)
-    transcripts, clips, languages, data = recordings(bench.speech, order.split)
+    base, clock = context.base, Clock(context.base.device)
+    transcripts, clips, languages, data = recordings(context.speech, order.split)
     with decodable(base, order) as model:
         clock.start()
         named = languages if order.config.forced_language else [None] * len(languages)
-        texts = transcribe_long(model, base, clips, named, bench.task.task, order.algorithm)
+        texts = transcribe_long(model, base, clips, named, context.task.task, order.algorithm)
         clock.stop()
     found = [t.model_copy(update={"hypothesis": text}) for t, text in zip(transcripts, texts, strict=True)]
     write_transcripts(Path(order.output), found)
@@ -207,33 +207,33 @@ def main() -> None:
     if world_size() > 1:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, timeout=PATIENCE)
-    channel, bench = Channel(), None
+    channel, context = Channel(), None
     while (order := channel.receive()) is not None:
         try:
             if isinstance(order, Open) and order.prepare_only:
                 speech = prepare_only(order, news(channel))
                 channel.send(Ready(device="cpu", environment=environment(CPU), data=speech.report))
             elif isinstance(order, Open):
-                bench = open_bench(order, news(channel))
+                context = open_context(order, news(channel))
                 channel.send(
                     Ready(
-                        device=bench.base.device.type,
-                        environment=environment(bench.base.device) | {"techniques": list(order.techniques)},
-                        data=bench.speech.report,
-                        prepare_seconds=bench.prepare_seconds,
+                        device=context.base.device.type,
+                        environment=environment(context.base.device) | {"techniques": list(order.techniques)},
+                        data=context.speech.report,
+                        prepare_seconds=context.prepare_seconds,
                     )
                 )
-            elif bench is None:
+            elif context is None:
                 raise RuntimeError("an order came before the trainer was opened")
             elif isinstance(order, Train):
-                bench = bench.on(order.config.base_weights)
-                (train_together if order.packed else do_train)(channel, bench, order)
+                context = context.on(order.config.base_weights)
+                (run_packed_trials if order.packed else do_train)(channel, context, order)
             elif isinstance(order, Transcribe):
-                bench = bench.on(order.config.base_weights)
-                channel.send(do_transcribe(bench, order))
+                context = context.on(order.config.base_weights)
+                channel.send(do_transcribe(context, order))
             elif isinstance(order, TranscribeLong):
-                bench = bench.on(order.config.base_weights)
-                channel.send(do_transcribe_long(bench, order))
+                context = context.on(order.config.base_weights)
+                channel.send(do_transcribe_long(context, order))
         except UserError as error:
             channel.send(Refused(message=str(error)), order.lane)
         except Exception as error:  # whatever a trial raises costs that trial, not the sweep

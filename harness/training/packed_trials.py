@@ -19,18 +19,25 @@ from torch import Tensor
 
 from harness.data.batches import Batch, joined
 from harness.errors import DISK_FULL, UserError, is_disk_full
-from harness.hardware.meter import Clock, SharedPeaks, is_out_of_memory, is_poisoned, memory_held, reset_peak_memory
+from harness.hardware.meter import (
+    Clock,
+    SharedPeakMemory,
+    is_out_of_memory,
+    is_poisoned,
+    memory_held,
+    reset_peak_memory,
+)
 from harness.hardware.processes import logged_to
 from harness.model.batched_lora import Adapter, Packed
 from harness.model.loss import logits_of, summed_loss
-from harness.model.trial_settings import shaped
+from harness.model.trial_settings import apply_trial_settings
 from harness.spec.messages import Decide, Failed, Finished, Leave, Order, Partial, Refused, Report, Train
 from harness.training.channel import Channel
-from harness.training.context import Bench
-from harness.training.trial import Conversed, Run, Told, Trial, Wanted, run_trial
+from harness.training.context import TrainerContext
+from harness.training.trial import GradientRequest, Sent, Trial, TrialRun, Yielded, run_trial
 
 
-class Dice:
+class RandomState:
     """One trial's random generators, which stand in for torch's own while it has its turn."""
 
     def __init__(self, device: torch.device) -> None:
@@ -53,24 +60,24 @@ class Dice:
 
 
 @dataclass
-class Member:
+class PackedTrial:
     """One trial under way."""
 
     lane: int
     attempt: Path
     trial: Trial[Finished]
-    dice: Dice
-    wanted: Wanted | None = None  # else it waits for a decision
+    dice: RandomState
+    wanted: GradientRequest | None = None  # else it waits for a decision
     adapter: Adapter | None = None
     loss: Tensor | None = None
     starved: str | None = None  # memory was too small for a pass of its own
 
     @classmethod
-    def of(cls, bench: Bench, order: Train) -> Self:
+    def of(cls, context: TrainerContext, order: Train) -> Self:
         """The trial of an order, not begun."""
-        return cls(order.lane, Path(order.attempt), run_trial(bench, order), Dice(bench.base.device))
+        return cls(order.lane, Path(order.attempt), run_trial(context, order), RandomState(context.base.device))
 
-    def resume(self, told: Told) -> Conversed:
+    def resume(self, told: Sent) -> Yielded:
         """Let it go on, until it says something."""
         with logged_to(self.attempt / "log.txt"), self.dice.thrown():
             if self.starved is None:
@@ -84,7 +91,7 @@ class Member:
             self.trial.close()
 
     @property
-    def run(self) -> Run:
+    def run(self) -> TrialRun:
         """The try of a trial that wants gradients."""
         assert self.wanted is not None
         return self.wanted.run
@@ -97,15 +104,15 @@ class Member:
 
 
 @dataclass
-class Pack:
+class PackedTraining:
     """The trials under way in this process, by their lanes."""
 
     channel: Channel
-    bench: Bench
+    context: TrainerContext
     packed: Packed
     held: int  # bytes before any of them
     most: int = sys.maxsize  # trials in one pass, as far as memory allows
-    members: dict[int, Member] = field(default_factory=dict)
+    members: dict[int, PackedTrial] = field(default_factory=dict)
     later: deque[Order] = field(default_factory=deque)  # came while a trial had to be answered first
 
     @property
@@ -116,7 +123,7 @@ class Pack:
     def hear(self, order: object) -> None:
         """Begin a trial, go on with one, or drop one."""
         if isinstance(order, Train) and order.packed:
-            self.members[order.lane] = Member.of(self.bench, order)
+            self.members[order.lane] = PackedTrial.of(self.context, order)
             self.advance(self.members[order.lane], None)
         elif isinstance(order, Decide):
             self.advance(self.members[order.lane], order.go_on)
@@ -126,7 +133,7 @@ class Pack:
         else:
             raise RuntimeError(f"not while trials train together: {order!r}")
 
-    def advance(self, member: Member, told: Told) -> None:
+    def advance(self, member: PackedTrial, told: Sent) -> None:
         """Let one trial go on until it wants gradients, waits for a decision, or has ended."""
         if member.wanted is not None:
             member.run.clock.start()
@@ -148,7 +155,7 @@ class Pack:
             failed = Failed(reason=f"{type(error).__name__}: {error}", poisoned=poisoned)
             self._ended(member, Refused(message=DISK_FULL) if full else failed, poisoned or full)
         else:
-            if isinstance(said, Wanted):
+            if isinstance(said, GradientRequest):
                 said.run.clock.stop()
                 if member.adapter is None or member.adapter.model is not said.run.model:
                     member.adapter = Adapter(said.run.model, member.dice.masks)
@@ -156,7 +163,7 @@ class Pack:
             else:
                 self.channel.send(said, member.lane)
 
-    def _decision(self, member: Member) -> bool:
+    def _decision(self, member: PackedTrial) -> bool:
         """Whether a trial may go on, before anything else is done; one that is to be dropped may not."""
         while True:
             order = self.receive()
@@ -172,7 +179,7 @@ class Pack:
             raise SystemExit("the supervisor is gone")
         return order
 
-    def _ended(self, member: Member, answer: Finished | Failed | Refused, lost: bool = False) -> None:
+    def _ended(self, member: PackedTrial, answer: Finished | Failed | Refused, lost: bool = False) -> None:
         del self.members[member.lane]
         self.packed.forget()
         self.channel.send(answer, member.lane)
@@ -190,11 +197,11 @@ class Pack:
         for member in members:
             self.advance(member, member.loss)
 
-    def _compute_in_parts(self, members: Sequence[Member]) -> None:
+    def _compute_in_parts(self, members: Sequence[PackedTrial]) -> None:
         for place in range(0, len(members), self.most):
             self._compute(members[place : place + self.most])
 
-    def _compute(self, members: Sequence[Member]) -> None:
+    def _compute(self, members: Sequence[PackedTrial]) -> None:
         """Gradients and losses of one step of some trials; where memory is too small, of fewer at a time."""
         states = [member.dice.masks.get_state() for member in members]
         try:
@@ -207,7 +214,7 @@ class Pack:
         for member, state in zip(members, states, strict=True):
             member.dice.masks.set_state(state)
             member.run.model.zero_grad()
-        reset_peak_memory(self.bench.base.device)
+        reset_peak_memory(self.context.base.device)
         if len(members) == 1:
             members[0].starved = said
             return
@@ -215,28 +222,28 @@ class Pack:
         print(f"out of memory with {len(members)} trials in one pass; now {self.most}", file=sys.stderr)
         self._compute_in_parts(members)
 
-    def _passes(self, members: Sequence[Member]) -> None:
+    def _passes(self, members: Sequence[PackedTrial]) -> None:
         """Micro-batch for micro-batch, those of equal inputs in one pass."""
-        device = self.bench.base.device
+        device = self.context.base.device
         for member in members:
             member.loss = torch.zeros((), device=device)
         for place in range(max(len(member.batches) for member in members)):
-            alike = defaultdict[object, list[Member]](list)
+            alike = defaultdict[object, list[PackedTrial]](list)
             for member in members:
                 if place < len(member.batches):
                     alike[_kind(member.batches[place], member.run)].append(member)
             for group in alike.values():
                 self._pass(group, place)
 
-    def _pass(self, members: Sequence[Member], place: int) -> None:
+    def _pass(self, members: Sequence[PackedTrial], place: int) -> None:
         """Forward and backward of one micro-batch of each trial; seconds, joules and memory are dealt out equally."""
-        device, clock = self.bench.base.device, Clock(self.bench.base.device)
+        device, clock = self.context.base.device, Clock(self.context.base.device)
         clock.start()
         batches = [member.batches[place].to(device) for member in members]
         adapters = [member.adapter for member in members if member.adapter is not None]
         lengths = [batch.labels.shape[1] for batch in batches]
         with self.packed.carrying(adapters, lengths) as model, members[0].run.accelerator.autocast():
-            logits = logits_of(model, joined(batches, self.bench.pad))
+            logits = logits_of(model, joined(batches, self.context.pad))
         parts = []
         for member, batch, own in zip(members, batches, logits.chunk(len(members)), strict=True):
             assert member.wanted is not None and member.loss is not None
@@ -252,19 +259,19 @@ class Pack:
             run.clock.seconds += clock.seconds / count
             if run.clock.joules is not None:
                 run.clock.joules += (clock.joules or 0.0) / count
-            assert isinstance(run.peaks, SharedPeaks)
+            assert isinstance(run.peaks, SharedPeakMemory)
             run.peaks.share(self.held, count)
 
 
-def _kind(batch: Batch, run: Run) -> object:
+def _kind(batch: Batch, run: TrialRun) -> object:
     """What must be equal in one pass: the inputs, and whether gradients go through the encoder at all."""
     return batch.depth, batch.input_features.shape, batch.input_features.dtype, run.config.scope == "decoder"
 
 
-def train_together(channel: Channel, bench: Bench, first: Train) -> None:
+def run_packed_trials(channel: Channel, context: TrainerContext, first: Train) -> None:
     """Carry out a packed trial, and those that come while any is under way."""
-    pack = Pack(channel, bench, Packed(bench.base), memory_held(bench.base.device))
-    with shaped(pack.packed.base, first.config):
+    pack = PackedTraining(channel, context, Packed(context.base), memory_held(context.base.device))
+    with apply_trial_settings(pack.packed.base, first.config):
         pack.hear(first)
         while pack.members or pack.later:
             while pack.later or (pack.members and (channel.waiting() or not pack.ready)):

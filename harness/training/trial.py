@@ -12,41 +12,41 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from harness.data.batches import Step
-from harness.hardware.meter import Clock, Peaks, SharedPeaks, is_out_of_memory, is_poisoned, reset_peak_memory
+from harness.hardware.meter import Clock, PeakMemory, SharedPeakMemory, is_out_of_memory, is_poisoned, reset_peak_memory
 from harness.model.batched_lora import view
-from harness.model.compiled_layers import as_written, compiled, compiles
-from harness.model.encoder_cache import Prefix, trains_on
+from harness.model.compiled_layers import compiled, compiles, uncompiled
+from harness.model.encoder_cache import EncoderStates, trains_on_cached_states
 from harness.model.methods import attach, count_parameters, detach, merged, save
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
-from harness.model.trial_settings import shaped
+from harness.model.trial_settings import apply_trial_settings
 from harness.records.study_folder import write_transcripts
 from harness.spec.messages import Finished, Partial, Report, Train
 from harness.spec.result import OUT_OF_MEMORY, Cost, Rung, State, Transcript, TrialResult
 from harness.spec.trial import TrialConfig
 from harness.training import checkpoint
-from harness.training.batch_order import feed, rows_met
-from harness.training.checkpoint import Checkpoint, Standing, Trained
-from harness.training.context import Bench, make_accelerator, score_split
+from harness.training.batch_order import rows_used, training_steps
+from harness.training.checkpoint import Checkpoint, TrainingObjects, TrialState
+from harness.training.context import TrainerContext, make_accelerator, score_split
 from harness.training.cost import measured
-from harness.training.loop import Course, DivergedError, Progress, course, following, train
-from harness.training.rung_evaluation import Evaluated, listened, rung_rows
+from harness.training.loop import DivergedError, Progress, TrainingEvents, next_event, train, training_loop
+from harness.training.rung_evaluation import RungResult, evaluate_rung, rung_rows
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GradientRequest:
     """What a packed trial says when it wants the gradients of a step; it is sent the step's loss."""
 
-    run: "Run"
+    run: "TrialRun"
     step: Step
 
 
 T = TypeVar("T")
-Conversed = Report | Partial | Wanted
-Told = bool | Tensor | None
-Trial = Generator[Conversed, Told, T]
+Yielded = Report | Partial | GradientRequest
+Sent = bool | Tensor | None
+Trial = Generator[Yielded, Sent, T]
 
 
-def run_trial(bench: Bench, order: Train) -> Trial[Finished]:
+def run_trial(context: TrainerContext, order: Train) -> Trial[Finished]:
     """Train and evaluate; yields a Report at each rung, and Partial ones on the way, and is sent whether to go on.
 
     A packed trial works on a view of the base, and yields Wanted for each step: gradients come from outside.
@@ -57,11 +57,11 @@ def run_trial(bench: Bench, order: Train) -> Trial[Finished]:
     micro-batch and twice the accumulation, so that the effective batch stays; an odd micro-batch has no half.
     """
     attempt, config, told = Path(order.attempt), order.config, 0
-    bench = replace(bench, speech=replace(bench.speech, portion=order.portion))
+    context = replace(context, speech=replace(context.speech, portion=order.portion))
     while True:
-        run = Run(replace(bench, base=view(bench.base)) if order.packed else bench, order, config, told)
+        run = TrialRun(replace(context, base=view(context.base)) if order.packed else context, order, config, told)
         try:
-            result = yield from run.carry_out()
+            result = yield from run.execute()
             shutil.rmtree(attempt / "checkpoint", ignore_errors=True)
             return Finished(result=result)
         except Exception as error:
@@ -74,24 +74,24 @@ def run_trial(bench: Bench, order: Train) -> Trial[Finished]:
             message = f"{type(error).__name__}: {error}"  # the exception itself would keep the model alive
         told, smaller = run.told, run.config.halved() if config.auto_micro_batch else None
         del run
-        if not poisoned and bench.prefixes.release():
+        if not poisoned and context.encoder_cache.release():
             print("out of memory; now without encoder states in the GPU's memory", file=sys.stderr)
-            reset_peak_memory(bench.base.device)
+            reset_peak_memory(context.base.device)
             continue
         if poisoned or smaller is None:
             print(message, file=sys.stderr)
             write_transcripts(attempt / "transcripts.jsonl", [])
             return Finished(result=TrialResult.out_of_memory(), poisoned=poisoned)
-        reset_peak_memory(bench.base.device)
+        reset_peak_memory(context.base.device)
         print(f"out of memory; now in micro-batches of {smaller.per_device_train_batch_size}", file=sys.stderr)
         config = smaller
 
 
 @dataclass
-class Run:
+class TrialRun:
     """One try of a trial, from attaching to detaching; `told` rungs were reported by the try before."""
 
-    bench: Bench
+    context: TrainerContext
     order: Train
     config: TrialConfig
     told: int = 0
@@ -103,29 +103,29 @@ class Run:
     together: int = 1  # the most trials that trained in one pass with this one, itself among them
     clock: Clock = field(init=False)  # of a packed trial's training
     evaluation: Clock = field(init=False)
-    peaks: Peaks = field(init=False)
-    trained: Trained | None = None
+    peaks: PeakMemory = field(init=False)
+    trained: TrainingObjects | None = None
     resumed: Checkpoint | None = None
-    prefix: Prefix | None = None
+    encoder_states: EncoderStates | None = None
     prefix_seconds: float = 0.0
 
-    def carry_out(self) -> Trial[TrialResult]:
+    def execute(self) -> Trial[TrialResult]:
         """Prepare, train, evaluate, store, and put the base back."""
-        attempt, base = Path(self.order.attempt), self.bench.base
+        attempt, base = Path(self.order.attempt), self.context.base
         set_seed(self.order.seed)
         self.accelerator = make_accelerator(self.config.precision, base.device)
         self.processes = self.accelerator.num_processes
-        self.peaks = SharedPeaks(base.device) if self.order.packed else Peaks(base.device)
+        self.peaks = SharedPeakMemory(base.device) if self.order.packed else PeakMemory(base.device)
         self.evaluation = Clock(base.device)
         if self.order.resume is not None and self.accelerator.is_main_process:
             checkpoint.adopt(Path(self.order.resume), attempt / "checkpoint")
         self.accelerator.wait_for_everyone()
         self._recall(checkpoint.load(attempt / "checkpoint", self.accelerator))
-        self.prefix = self.bench.prefixes.of(base, self.config, self.config.precision)
+        self.encoder_states = self.context.encoder_cache.of(base, self.config, self.config.precision)
         self.model = attach(base, self.config)
         try:
             self.parameters = count_parameters(self.model)
-            with shaped(base, self.config):
+            with apply_trial_settings(base, self.config):
                 self._fill()
                 state, reason = yield from self._climb()
             self.peaks.enter(None)
@@ -142,7 +142,7 @@ class Run:
         cached = self._trained_on.depth if self._trained_on else 0
         share = None if self.trained is None else eight_bit_share(self.trained.optimizer)
         return measured(
-            self.bench, self.config, self.progress, self.rungs, self.evaluation, self.peaks, self.parameters, cached
+            self.context, self.config, self.progress, self.rungs, self.evaluation, self.peaks, self.parameters, cached
         ).model_copy(
             update={
                 "adapter_bytes": weights,
@@ -154,25 +154,25 @@ class Run:
         )
 
     @property
-    def _trained_on(self) -> Prefix | None:
+    def _trained_on(self) -> EncoderStates | None:
         """What training takes instead of features."""
-        trains = self.config.method != "none" and trains_on(self.prefix, self.config)
-        return self.prefix if trains else None
+        trains = self.config.method != "none" and trains_on_cached_states(self.encoder_states, self.config)
+        return self.encoder_states if trains else None
 
     @property
     def _compiles(self) -> bool:
-        return "compile" in self.bench.techniques and compiles(self.bench.base, self.config)
+        return "compile" in self.context.techniques and compiles(self.context.base, self.config)
 
     def _fill(self) -> None:
         """Have what the frozen layers make of all rows that this trial will meet; the dice stay as they were."""
-        if self.prefix is None:
+        if self.encoder_states is None:
             return
-        rows, clock = self.bench.speech.rows("validation"), Clock(self.accelerator.device)
+        rows, clock = self.context.speech.rows("validation"), Clock(self.accelerator.device)
         if self._trained_on:
-            rows = rows + rows_met(self.bench, self.config, self.order, self.processes)
+            rows = rows + rows_used(self.context, self.config, self.order, self.processes)
         clock.start()
-        self.prefix.fill(rows, self.bench.base, self.bench.decoding.batch_size, self.accelerator)
-        self.peaks.apart = self.bench.prefixes.settle(self.prefix, self.accelerator.device)
+        self.encoder_states.fill(rows, self.context.base, self.context.decoding.batch_size, self.accelerator)
+        self.peaks.apart = self.context.encoder_cache.settle(self.encoder_states, self.accelerator.device)
         clock.stop()
         self.prefix_seconds = clock.seconds
 
@@ -195,9 +195,9 @@ class Run:
         try:
             training = self._training()
             loss: Tensor | None = None
-            while (said := following(training, loss)) is not None:
+            while (said := next_event(training, loss)) is not None:
                 if isinstance(said, Step):
-                    answer = yield Wanted(self, said)
+                    answer = yield GradientRequest(self, said)
                     assert isinstance(answer, Tensor)
                     loss = answer
                     continue
@@ -226,10 +226,10 @@ class Run:
     def _store(self) -> None:
         assert self.trained is not None
         peaks = {"reserved": self.peaks.reserved, "allocated": self.peaks.allocated}
-        standing = Standing(self.config, self.progress, peaks, self.rungs, self.transcripts, self.errors)
+        standing = TrialState(self.config, self.progress, peaks, self.rungs, self.transcripts, self.errors)
         checkpoint.save(Path(self.order.attempt) / "checkpoint", self.trained, standing)
 
-    def _training(self) -> Course:
+    def _training(self) -> TrainingEvents:
         """Training progress at each rung; a zero-shot system has one rung and no progress."""
         if self.config.method == "none":
             yield Progress()
@@ -240,16 +240,16 @@ class Run:
         if accelerator.process_index:  # parameters come from the first process; dropout must not be the same
             set_seed(self.order.seed + accelerator.process_index)
         model, optimizer = accelerator.prepare(
-            self.model, make_optimizer(self.model, config, "fused" in self.bench.techniques)
+            self.model, make_optimizer(self.model, config, "fused" in self.context.techniques)
         )
         # Not prepared: Accelerate would step it once for each process.
         scheduler = make_scheduler(optimizer, config, budget.schedule_steps(batch_size))
-        self.trained = Trained(self.model, optimizer, scheduler, accelerator)
+        self.trained = TrainingObjects(self.model, optimizer, scheduler, accelerator)
         if self.resumed is not None:
             checkpoint.restore(self.resumed, self.trained)
             checkpoint.restore_random(self.resumed)
-        steps = feed(
-            self.bench,
+        steps = training_steps(
+            self.context,
             config,
             budget,
             self.order.seed,
@@ -257,14 +257,14 @@ class Run:
             processes=self.processes,
             skip=self.progress.step,
             longest_first=self.order.longest_first,
-            prefix=self._trained_on,
+            encoder_states=self._trained_on,
         )
         self.peaks.enter("train")
         try:
             loop = (model, optimizer, scheduler, accelerator, steps, budget, rung_steps, config.max_grad_norm)
             if self.order.packed:
                 self.clock = Clock(accelerator.device, self.progress.seconds, self.progress.joules)
-                yield from course(*loop, self.clock, self.progress)
+                yield from training_loop(*loop, self.clock, self.progress)
             else:
                 with compiled(self.model) if self._compiles else nullcontext():
                     yield from train(*loop, config.label_smoothing_factor, self.progress)
@@ -275,17 +275,29 @@ class Run:
 
     def _evaluate(self, index: int, last: int) -> Trial[bool]:
         """Decode and score validation, or what of it a rung needs; returns whether the trial had lost half-way."""
-        bench, progress, judging = self.bench, self.progress, self.order.judging
-        found = Evaluated(rung_rows(bench.speech.rows("validation"), judging, index == last))
+        context, progress, judging = self.context, self.progress, self.order.judging
+        found = RungResult(rung_rows(context.speech.rows("validation"), judging, index == last))
         self.peaks.enter("evaluation")
         clock = Clock(self.accelerator.device)
         clock.start()
         texts = index == last or judging.judge == "wer"
-        with merged(bench.base, self.model) if "merging" in bench.techniques else nullcontext(), as_written(self.model):
-            yield from listened(
-                self.model, bench, self.config, self.accelerator, judging, index, found, clock, self.prefix, texts
+        with (
+            merged(context.base, self.model) if "merging" in context.techniques else nullcontext(),
+            uncompiled(self.model),
+        ):
+            yield from evaluate_rung(
+                self.model,
+                context,
+                self.config,
+                self.accelerator,
+                judging,
+                index,
+                found,
+                clock,
+                self.encoder_states,
+                texts,
             )
-        scores = score_split(bench, found.transcripts) if found.transcripts else None
+        scores = score_split(context, found.transcripts) if found.transcripts else None
         clock.stop()
         self.evaluation.add(clock)
         self.peaks.enter(None)
@@ -300,7 +312,7 @@ class Run:
                 scores=scores,
                 train_seconds=progress.seconds,
                 evaluation_seconds=clock.seconds,
-                max_new_tokens=bench.decoding.max_new_tokens,
+                max_new_tokens=context.decoding.max_new_tokens,
                 cut=sum(transcript.cut for transcript in found.transcripts),
                 peak_memory_bytes=max(self.peaks.reserved.values(), default=None),
             )

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made import Board, Study
+from made import Leaderboard, Study
 
 import compare
 
@@ -20,13 +20,13 @@ def run(tmp_path, capsys):
 
 
 @pytest.fixture
-def board(run, tmp_path):
+def leaderboard(run, tmp_path):
     """The board of a comparison of transcripts."""
 
-    def call(*arguments: object) -> Board:
+    def call(*arguments: object) -> Leaderboard:
         code, out, err = run(*arguments, "--format", "json", "--output", tmp_path / "out", "--no-figures")
         assert code == 0, err
-        return Board(out, tmp_path / "out")
+        return Leaderboard(out, tmp_path / "out")
 
     return call
 
@@ -59,9 +59,9 @@ def study(tmp_path):
 def compared(run, study):
     """The board of that study."""
 
-    def call(*arguments: object) -> Board:
+    def call(*arguments: object) -> Leaderboard:
         code, out, err = run("--study", "made", *arguments, "--format", "json")
         assert code == 0, err
-        return Board(out, study.folder / "comparison")
+        return Leaderboard(out, study.folder / "comparison")
 
     return call

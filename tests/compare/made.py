@@ -6,7 +6,7 @@ from pathlib import Path
 GOLDEN = Path(__file__).parent / "golden"
 
 
-class Board:
+class Leaderboard:
     """compare.py --format json, as a script would use it."""
 
     def __init__(self, text: str, folder: Path) -> None:

@@ -14,32 +14,32 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_best_on_validation_stands_against_every_baseline(compared):
-    board = compared("--no-figures")
-    assert set(board.systems) == {"vanilla", "tutorial", "trial 1"}
-    assert board.systems["trial 1"]["gap"] == pytest.approx(board.systems["trial 1"]["wer"] - 0.1)
-    families = {reference for _, reference in board.comparisons}
+    leaderboard = compared("--no-figures")
+    assert set(leaderboard.systems) == {"vanilla", "tutorial", "trial 1"}
+    assert leaderboard.systems["trial 1"]["gap"] == pytest.approx(leaderboard.systems["trial 1"]["wer"] - 0.1)
+    families = {reference for _, reference in leaderboard.comparisons}
     assert families == {"vanilla", "tutorial", "trial 1"}
-    assert board.comparisons["trial 1", "vanilla"]["verdict"] == "better on this test set only"
-    assert board.systems["trial 1"]["tied_with_best"] is True
-    assert board.systems["vanilla"]["tied_with_best"] is False
+    assert leaderboard.comparisons["trial 1", "vanilla"]["verdict"] == "better on this test set only"
+    assert leaderboard.systems["trial 1"]["tied_with_best"] is True
+    assert leaderboard.systems["vanilla"]["tied_with_best"] is False
 
 
 def test_werr_is_relative_to_zero_shot(compared):
-    board = compared("--no-figures")
-    base, best = board.systems["vanilla"]["wer"], board.systems["trial 1"]["wer"]
-    assert board.systems["trial 1"]["werr"] == pytest.approx((base - best) / base)
-    assert board.systems["trial 1"]["difference"] == pytest.approx(best - base)
+    leaderboard = compared("--no-figures")
+    base, best = leaderboard.systems["vanilla"]["wer"], leaderboard.systems["trial 1"]["wer"]
+    assert leaderboard.systems["trial 1"]["werr"] == pytest.approx((base - best) / base)
+    assert leaderboard.systems["trial 1"]["difference"] == pytest.approx(best - base)
 
 
 def test_against_names_the_only_family(compared):
-    board = compared("--no-figures", "--against", "tutorial")
-    assert {reference for _, reference in board.comparisons} == {"tutorial"}
-    assert {c["family"] for c in board.comparisons.values()} == {2}
+    leaderboard = compared("--no-figures", "--against", "tutorial")
+    assert {reference for _, reference in leaderboard.comparisons} == {"tutorial"}
+    assert {c["family"] for c in leaderboard.comparisons.values()} == {2}
 
 
 def test_top_takes_more_trials(compared):
-    board = compared("--no-figures", "--top", 3)
-    assert {name for name in board.systems if name.startswith("trial")} == {"trial 0", "trial 1", "trial 2"}
+    leaderboard = compared("--no-figures", "--top", 3)
+    assert {name for name in leaderboard.systems if name.startswith("trial")} == {"trial 0", "trial 1", "trial 2"}
 
 
 def replicated(study: Study) -> None:
@@ -51,15 +51,17 @@ def replicated(study: Study) -> None:
 def test_replicates_take_the_place_of_the_tuned_run(study, compared):
     before = compared("--no-figures").systems["trial 1"]
     replicated(study)
-    board = compared("--no-figures")
-    row = board.systems["trial 1"]
+    leaderboard = compared("--no-figures")
+    row = leaderboard.systems["trial 1"]
     assert (before["seeds"], row["seeds"]) == (1, 3)
     assert row["seed_sd"] is not None and before["seed_sd"] is None
     assert row["wer_validation"] == 0.1, "validation is the tuned run's, by which it was chosen"
-    pair = board.comparisons["trial 1", "tutorial"]
+    pair = leaderboard.comparisons["trial 1", "tutorial"]
     assert pair["seed_pairs"] == 3
     assert pair["verdict"] == "better"
-    assert board.comparisons["trial 1", "vanilla"]["verdict"] == "better", "zero-shot is the same under every seed"
+    assert leaderboard.comparisons["trial 1", "vanilla"]["verdict"] == "better", (
+        "zero-shot is the same under every seed"
+    )
 
 
 def test_the_paired_t_is_over_equal_seeds(study, compared):
@@ -87,10 +89,10 @@ def test_external_rows_are_judged_on_this_test_set_only(study, compared, tmp_pat
     replicated(study)
     path = tmp_path / "api.jsonl"
     path.write_text("".join(json.dumps({"id": u["id"], "hypothesis": u["reference"]}) + "\n" for u in study.utterances))
-    board = compared("--no-figures", "--add", f"API={path}")
-    assert board.systems["API"]["kind"] == "external"
-    assert board.systems["API"]["wer"] == 0
-    assert board.comparisons["API", "tutorial"]["verdict"] == "better on this test set only"
+    leaderboard = compared("--no-figures", "--add", f"API={path}")
+    assert leaderboard.systems["API"]["kind"] == "external"
+    assert leaderboard.systems["API"]["wer"] == 0
+    assert leaderboard.comparisons["API", "tutorial"]["verdict"] == "better on this test set only"
 
 
 def test_two_studies_in_one_table(study, tmp_path, run):
@@ -110,11 +112,11 @@ def test_two_studies_in_one_table(study, tmp_path, run):
 def test_validation_leaves_test_untouched(study, compared):
     for path in study.folder.rglob("test.jsonl"):
         path.unlink()
-    board = compared("--no-figures", "--split", "validation")
-    assert set(board.systems) == {"vanilla", "tutorial", "trial 1"}
+    leaderboard = compared("--no-figures", "--split", "validation")
+    assert set(leaderboard.systems) == {"vanilla", "tutorial", "trial 1"}
     assert not (study.folder / "test_access.jsonl").exists()
     assert not (study.folder / "test_readings.jsonl").exists()
-    assert "test was not read" in (board.folder / "leaderboard.md").read_text(encoding="utf-8")
+    assert "test was not read" in (leaderboard.folder / "leaderboard.md").read_text(encoding="utf-8")
 
 
 def test_every_reading_of_test_is_logged(study, compared):
@@ -129,10 +131,10 @@ def test_every_reading_of_test_is_logged(study, compared):
 
 @pytest.mark.parametrize("metric", ["wer", "wer_raw", "cer"])
 def test_metrics(compared, metric):
-    board = compared("--no-figures", "--metric", metric)
-    row = board.systems["trial 1"]
+    leaderboard = compared("--no-figures", "--metric", metric)
+    row = leaderboard.systems["trial 1"]
     assert row["ci_low"] < row[metric] < row["ci_high"]
-    mapsswe = board.comparisons["trial 1", "vanilla"]["mapsswe_z"]
+    mapsswe = leaderboard.comparisons["trial 1", "vanilla"]["mapsswe_z"]
     assert (mapsswe is None) == (metric == "cer")
 
 
@@ -208,8 +210,8 @@ def test_published_figures_stand_apart(study, run):
     code, out, _ = run("--study", "made", "--no-figures")
     assert code == 0
     assert "not run here" in out and "whisper-small-finetuned" in out
-    board = json.loads((study.folder / "comparison" / "leaderboard.json").read_text())
-    assert not any(row["kind"] == "published" for row in board)
+    leaderboard = json.loads((study.folder / "comparison" / "leaderboard.json").read_text())
+    assert not any(row["kind"] == "published" for row in leaderboard)
     from harness import catalog
 
     assert "published" not in catalog.names("baselines")

@@ -21,32 +21,32 @@ def followed(study):
     return study
 
 
-def curve(board) -> list[dict]:
-    return json.loads((board.folder / "data_curve.json").read_text())
+def curve(leaderboard) -> list[dict]:
+    return json.loads((leaderboard.folder / "data_curve.json").read_text())
 
 
 def test_parts_are_points_of_a_curve_that_ends_with_the_trial_itself(followed, compared):
     before = compared("--no-figures", "--split", "validation")
-    board = compared()
-    points = curve(board)
+    leaderboard = compared()
+    points = curve(leaderboard)
     assert [point["fraction"] for point in points] == [0.1, 0.3, 1.0]
     assert [point["hours"] for point in points] == [0.2, pytest.approx(0.6), 2.0]
     assert [point["seeds"] for point in points] == [2, 2, 1]
-    assert points[2]["rate"] == board.systems["trial 1"]["wer"] < points[1]["rate"] < points[0]["rate"]
+    assert points[2]["rate"] == leaderboard.systems["trial 1"]["wer"] < points[1]["rate"] < points[0]["rate"]
     for point in points:
         assert point["ci_low"] < point["rate"] < point["ci_high"]
     assert points[0]["wer_validation"] == 0.3
-    assert [row["fraction"] for row in csv.DictReader((board.folder / "data_curve.csv").open())] == [
+    assert [row["fraction"] for row in csv.DictReader((leaderboard.folder / "data_curve.csv").open())] == [
         "0.1",
         "0.3",
         "1.0",
     ]
     assert {f"data_curve.{ending}" for ending in ("pdf", "svg", "png")} <= {
-        p.name for p in (board.folder / "figures").iterdir()
+        p.name for p in (leaderboard.folder / "figures").iterdir()
     }
-    page = (board.folder / "report.html").read_text()
+    page = (leaderboard.folder / "report.html").read_text()
     assert "Hours of data" in page and f"{100 * points[0]['ci_low']:.1f} to {100 * points[0]['ci_high']:.1f}" in page
-    assert "By hours of training speech" in (board.folder / "leaderboard.md").read_text()
+    assert "By hours of training speech" in (leaderboard.folder / "leaderboard.md").read_text()
     assert [point["fraction"] for point in curve(before)] == [0.1, 0.3, 1.0], "validation transcripts do as well"
 
 
@@ -68,12 +68,12 @@ def test_the_interval_of_a_point_is_the_jackknife_over_speakers(followed, compar
 
 
 def test_the_refit_of_the_best_stands_on_test_alone_and_claims_no_validation(followed, compared):
-    board = compared("--no-figures")
-    assert {name for name in board.systems if "trial" in name} == {"trial 1", "refit of trial 1"}
-    row = board.systems["refit of trial 1"]
+    leaderboard = compared("--no-figures")
+    assert {name for name in leaderboard.systems if "trial" in name} == {"trial 1", "refit of trial 1"}
+    row = leaderboard.systems["refit of trial 1"]
     assert (row["kind"], row["wer_validation"], row["gap"]) == ("trial", None, None)
-    assert {reference for _, reference in board.comparisons} == {"vanilla", "tutorial", "trial 1"}, "no reference"
-    assert board.systems["trial 1"]["tied_with_best"] is True and board.systems["trial 1"]["seeds"] == 1
+    assert {reference for _, reference in leaderboard.comparisons} == {"vanilla", "tutorial", "trial 1"}, "no reference"
+    assert leaderboard.systems["trial 1"]["tied_with_best"] is True and leaderboard.systems["trial 1"]["seeds"] == 1
     assert "refit of trial 1" not in compared("--no-figures", "--split", "validation").systems
 
 
@@ -91,5 +91,5 @@ def test_a_study_judged_on_loss_says_how_far_loss_and_wer_agree(study, compared)
 
 
 def test_a_study_without_parts_draws_no_curve(compared):
-    board = compared()
-    assert curve(board) == [] and "Hours of data" not in (board.folder / "report.html").read_text()
+    leaderboard = compared()
+    assert curve(leaderboard) == [] and "Hours of data" not in (leaderboard.folder / "report.html").read_text()

@@ -98,11 +98,11 @@ def test_references_without_a_word(run, write):
 HARM = "=cmd()|<script>alert(1)</script>$\\end{table}&%_#`*|\x1b[2J\u202eab"
 
 
-def test_harmful_texts_are_escaped_everywhere(board, write, reference):
+def test_harmful_texts_are_escaped_everywhere(leaderboard, write, reference):
     texts = ["<img src=x onerror=alert(1)>", "=cmd()", r"\input{/etc/passwd}", "سلام عليكم", "", *REFERENCES[5:]]
     added = ("--add", f"{HARM}={write('a.jsonl', 'hypothesis', texts)}")
     other = ("--add", f"B={write('b.jsonl', 'hypothesis', REFERENCES)}")
-    found = board("--reference", reference, *added, *other)
+    found = leaderboard("--reference", reference, *added, *other)
     assert HARM in found.systems
     folder = found.folder
     rows = list(csv.reader((folder / "leaderboard.csv").open(encoding="utf-8", newline="")))
@@ -125,37 +125,39 @@ def test_the_terminal_is_not_steered(run, write, reference):
     assert "[red]x[/red]" in out.replace("\n", "")
 
 
-def test_a_ten_thousand_word_loop_and_empty_hypotheses(board, write, reference):
+def test_a_ten_thousand_word_loop_and_empty_hypotheses(leaderboard, write, reference):
     loop = write("a.jsonl", "hypothesis", ["again " * 10_000, *REFERENCES[1:]])
     silent = write("b.jsonl", "hypothesis", [""] * 12)
-    found = board("--reference", reference, "--add", f"loop={loop}", "--add", f"silent={silent}")
+    found = leaderboard("--reference", reference, "--add", f"loop={loop}", "--add", f"silent={silent}")
     assert found.systems["loop"]["wer"] == pytest.approx(10_000 / 48)
     assert found.systems["loop"]["over_100_rate"] == pytest.approx(1 / 12)
     assert found.systems["loop"]["loop_rate"] == pytest.approx(1 / 12)
     assert found.systems["silent"]["wer"] == found.systems["silent"]["deletions"] == 1
 
 
-def test_empty_references_count_their_insertions(board, write):
+def test_empty_references_count_their_insertions(leaderboard, write):
     seconds = [3600.0, *[2.0] * 6]
     reference = write("ref.jsonl", "reference", ["", *["a b"] * 6], audio_seconds=seconds)
-    found = board("--reference", reference, "--add", f"A={write('a.jsonl', 'hypothesis', ['x y z', *['a b'] * 6])}")
+    found = leaderboard(
+        "--reference", reference, "--add", f"A={write('a.jsonl', 'hypothesis', ['x y z', *['a b'] * 6])}"
+    )
     assert found.systems["A"]["wer"] == pytest.approx(3 / 12)
     assert found.systems["A"]["insertions_per_silent_hour"] == pytest.approx(3)
 
 
-def test_csv_and_trn_say_the_same_as_jsonl(board, tmp_path, write, reference):
+def test_csv_and_trn_say_the_same_as_jsonl(leaderboard, tmp_path, write, reference):
     texts = ["word0, is said", *REFERENCES[1:]]
     with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file).writerows([("id", "hypothesis"), *((f"u{n}", text) for n, text in enumerate(texts))])
     (tmp_path / "a.trn").write_text("".join(f"{text} (u{n})\n" for n, text in enumerate(texts)))
     paths = {"jsonl": write("a.jsonl", "hypothesis", texts), "csv": tmp_path / "a.csv", "trn": tmp_path / "a.trn"}
     added = [part for name, path in paths.items() for part in ("--add", f"{name}={path}")]
-    found = board("--reference", reference, *added)
+    found = leaderboard("--reference", reference, *added)
     assert len({(row["wer"], row["wer_raw"], row["cer"]) for row in found.systems.values()}) == 1
     assert all(c["p"] == 1 and c["verdict"] == "no difference shown" for c in found.comparisons.values())
 
 
-def test_few_speakers_give_no_inference(board, run, write):
+def test_few_speakers_give_no_inference(leaderboard, run, write):
     few = write("few.jsonl", "reference", REFERENCES, speaker=[f"s{n % 4}" for n in range(12)])
     added = [
         "--add",
@@ -163,7 +165,7 @@ def test_few_speakers_give_no_inference(board, run, write):
         "--add",
         f"B={write('b.jsonl', 'hypothesis', ['no'] * 12)}",
     ]
-    found = board("--reference", few, *added)
+    found = leaderboard("--reference", few, *added)
     (pair,) = found.comparisons.values()
     assert (pair["ci_low"], pair["p"], pair["p_holm"], pair["verdict"]) == (None, None, None, "no inference")
     assert found.systems["A"]["ci_high"] is None

@@ -8,15 +8,15 @@ from harness import catalog
 from harness.errors import UserError
 from harness.evaluation.long_form import recordings, transcribe_long, window_seconds
 from harness.spec.messages import Open
-from harness.training.orders import open_bench
+from harness.training.orders import open_context
 
 
 @pytest.mark.parametrize("algorithm", ["sequential", "chunked"])
 def test_a_recording_of_many_windows_is_transcribed_to_its_end(algorithm, cache):
     order = Open(model="demo", task=catalog.task("demo"), cache_dir=str(cache), seed=1)
-    bench = open_bench(order)
-    base, task = bench.base, bench.task
-    transcripts, clips, languages, _ = recordings(bench.speech, "test_long")
+    context = open_context(order)
+    base, task = context.base, context.task
+    transcripts, clips, languages, _ = recordings(context.speech, "test_long")
     assert transcripts[0].audio_seconds > 5 * window_seconds(base)
     (text,) = transcribe_long(base.model, base, clips[:1], languages[:1], task.task, algorithm)
     one_window = transcribe_long(
@@ -26,7 +26,7 @@ def test_a_recording_of_many_windows_is_transcribed_to_its_end(algorithm, cache)
 
 
 def test_a_task_without_long_recordings_says_so(cache):
-    speech = open_bench(Open(model="demo", task=catalog.task("demo"), cache_dir=str(cache), seed=1)).speech
+    speech = open_context(Open(model="demo", task=catalog.task("demo"), cache_dir=str(cache), seed=1)).speech
     with pytest.raises(UserError, match="no recording of split"):
         recordings(speech, "test_longer")
 

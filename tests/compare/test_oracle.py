@@ -18,9 +18,9 @@ SC_STATS = {
 
 
 @pytest.fixture
-def golden(board):
+def golden(leaderboard):
     added = [part for name in SCLITE for part in ("--add", f"{name}={GOLDEN / f'syn.hyp{name}.trn'}")]
-    return board("--reference", GOLDEN / "syn.ref.trn", *added)
+    return leaderboard("--reference", GOLDEN / "syn.ref.trn", *added)
 
 
 def test_errors_and_their_split_are_sclites(golden):

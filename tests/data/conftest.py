@@ -7,7 +7,7 @@ import pytest
 from recordings import make_folder
 from transformers import WhisperFeatureExtractor
 
-from harness.data.store.features import Speech, prepare
+from harness.data.store.prepare import Speech, prepare
 from harness.spec.task import Task
 
 Prepare = Callable[..., Speech]

@@ -12,7 +12,7 @@ import soundfile
 from recordings import make_folder, tone, write_clip, write_table
 
 from harness.data.store import build as building
-from harness.data.store.features import list_clips
+from harness.data.store.prepare import list_clips
 from harness.errors import UserError
 from harness.spec.task import Task
 

@@ -21,7 +21,7 @@ PREPARE = """
     from pathlib import Path
     from transformers import WhisperFeatureExtractor
     from harness.data.store import build as building
-    from harness.data.store.features import prepare
+    from harness.data.store.prepare import prepare
     from harness.spec.task import Task
     building.CHUNK = 4
     load, seen = building.load, []
@@ -142,7 +142,7 @@ def test_another_recording_of_the_same_size_is_noticed(folder, prepared):
 def test_settings_of_the_model_have_entries_of_their_own(folder, prepared, tmp_path):
     from transformers import WhisperFeatureExtractor
 
-    from harness.data.store.features import prepare
+    from harness.data.store.prepare import prepare
 
     first = prepared(folder=folder)
     large = prepare(first.task, WhisperFeatureExtractor(feature_size=128), lambda *_: 5, 448, tmp_path / "cache")

@@ -11,7 +11,7 @@ from transformers import WhisperFeatureExtractor
 from harness.data.audio import decode
 from harness.data.sources import read
 from harness.data.splits import assign
-from harness.data.store.features import prepare
+from harness.data.store.prepare import prepare
 from harness.errors import UserError
 from harness.spec.task import Task, Utterance
 

@@ -34,8 +34,8 @@ CHAINS = {
     "recording": [
         "harness.records.files:os.replace@3",  # a record half written
         # The mirror runs behind the sweep, which may be at its end when these are reached: they come last.
-        "harness.records.mlflow_mirror:Mirror._create:after@2",
-        "harness.records.mlflow_mirror:Mirror._attach@3",
+        "harness.records.mlflow_mirror:MLflowMirror._create:after@2",
+        "harness.records.mlflow_mirror:MLflowMirror._attach@3",
     ],
 }
 

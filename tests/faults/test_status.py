@@ -88,18 +88,20 @@ def test_each_option_is_in_the_help_and_in_the_documentation(option):
 
 def test_workers_divide_gpus_and_threads(monkeypatch):
     from harness.errors import UserError
-    from harness.orchestration.gpu_assignment import posts
-    from harness.plan import Place
+    from harness.orchestration.gpu_assignment import gpu_assignments
+    from harness.plan import ComputeOptions
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert [post.gpu for post in posts(Place())] == ["2", "5"]
-    assert [post.gpu for post in posts(Place(trials_per_gpu=2))] == ["2", "5", "2", "5"]
+    assert [assignment.gpu for assignment in gpu_assignments(ComputeOptions())] == ["2", "5"]
+    assert [assignment.gpu for assignment in gpu_assignments(ComputeOptions(trials_per_gpu=2))] == ["2", "5", "2", "5"]
     with pytest.raises(UserError, match="--trials-per-gpu 2"):
-        posts(Place(workers=3))
+        gpu_assignments(ComputeOptions(workers=3))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [(post.gpu, post.threads) for post in posts(Place(workers=3))] == [(None, 2)] * 3
+    assert [(assignment.gpu, assignment.threads) for assignment in gpu_assignments(ComputeOptions(workers=3))] == [
+        (None, 2)
+    ] * 3
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert [post.threads for post in posts(Place(workers=2))] == [2, 2]
-    assert len(posts(Place())) == 1
+    assert [assignment.threads for assignment in gpu_assignments(ComputeOptions(workers=2))] == [2, 2]
+    assert len(gpu_assignments(ComputeOptions())) == 1

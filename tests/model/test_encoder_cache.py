@@ -11,10 +11,10 @@ from trials import FULL_CONFIG as FULL
 from trials import run, seen
 
 from harness.evaluation.decoding import transcribe
-from harness.model import encoder_cache as prefix
-from harness.model import encoder_halves as encoder
+from harness.model import encoder_cache as encoder_states
+from harness.model import split_encoder as encoder
 from harness.model.base import load_base
-from harness.model.encoder_cache import Prefixes, trains_on
+from harness.model.encoder_cache import EncoderStateCache, trains_on_cached_states
 from harness.records.study_folder import read_transcripts
 from harness.spec.trial import TrialConfig
 from harness.training.context import make_accelerator
@@ -30,15 +30,15 @@ WAYS = {
 
 
 @pytest.fixture
-def kept(bench, tmp_path):
+def kept(context, tmp_path):
     """The bench with a cache of its own."""
-    return replace(bench, prefixes=Prefixes(bench.speech, tmp_path / "prefixes"))
+    return replace(context, encoder_cache=EncoderStateCache(context.speech, tmp_path / "prefixes"))
 
 
 @pytest.fixture
-def bare(bench):
+def bare(context):
     """The bench without one."""
-    return replace(bench, prefixes=Prefixes(bench.speech, None))
+    return replace(context, encoder_cache=EncoderStateCache(context.speech, None))
 
 
 def changed(config, **fields):
@@ -70,7 +70,7 @@ def test_frozen_encoder_fine_tuning_takes_it_too(kept, bare, tmp_path):
 def test_states_of_another_utterance_would_be_noticed(kept, bare, lora, tmp_path):
     config = changed(lora, scope="decoder")
     run(kept, config, tmp_path / "filling")
-    states = kept.prefixes.of(kept.base, config, "fp32").states
+    states = kept.encoder_cache.of(kept.base, config, "fp32").states
     row = kept.speech.rows("train")[0]
     states[row] = states[kept.speech.rows("train")[1]]
     assert seen(run(kept, config, tmp_path / "wrong")) != seen(run(bare, config, tmp_path / "right"))
@@ -79,17 +79,19 @@ def test_states_of_another_utterance_would_be_noticed(kept, bare, lora, tmp_path
 def test_the_second_trial_and_the_second_process_compute_nothing(kept, lora, tmp_path, monkeypatch):
     config = changed(lora, scope="decoder")
     first = run(kept, config, tmp_path / "first")
-    monkeypatch.setattr(prefix, "leading", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(encoder_states, "run_first_layers", lambda *_: pytest.fail("computed again"))
     second = run(kept, changed(config, r=4), tmp_path / "second")
     assert first.cost.prefix_seconds > second.cost.prefix_seconds
-    opened = replace(kept, prefixes=Prefixes(kept.speech, kept.prefixes.folder))  # as another process finds it
+    opened = replace(
+        kept, encoder_cache=EncoderStateCache(kept.speech, kept.encoder_cache.folder)
+    )  # as another process finds it
     assert seen(run(opened, config, tmp_path / "third")) == seen(first)
 
 
 def test_an_interrupted_filling_goes_on(kept, lora, monkeypatch):
     config = changed(lora, scope="decoder")
     rows, accelerator = kept.speech.rows("train"), make_accelerator("fp32", CPU)
-    made, done = prefix.leading, []
+    made, done = encoder_states.run_first_layers, []
 
     def dying(*arguments):
         done.append(1)
@@ -97,14 +99,14 @@ def test_an_interrupted_filling_goes_on(kept, lora, monkeypatch):
             raise KeyboardInterrupt
         return made(*arguments)
 
-    monkeypatch.setattr(prefix, "PORTION", 16)
-    monkeypatch.setattr(prefix, "leading", dying)
+    monkeypatch.setattr(encoder_states, "PORTION", 16)
+    monkeypatch.setattr(encoder_states, "run_first_layers", dying)
     with pytest.raises(KeyboardInterrupt):
-        kept.prefixes.of(kept.base, config, "fp32").fill(rows, kept.base, 8, accelerator)
-    again = Prefixes(kept.speech, kept.prefixes.folder).of(kept.base, config, "fp32")
+        kept.encoder_cache.of(kept.base, config, "fp32").fill(rows, kept.base, 8, accelerator)
+    again = EncoderStateCache(kept.speech, kept.encoder_cache.folder).of(kept.base, config, "fp32")
     left = again.fill(rows, kept.base, 8, accelerator)
     assert 0 < left < len(rows) and again.filled[rows].all()
-    fresh = Prefixes(kept.speech, kept.prefixes.folder.with_name("fresh")).of(kept.base, config, "fp32")
+    fresh = EncoderStateCache(kept.speech, kept.encoder_cache.folder.with_name("fresh")).of(kept.base, config, "fp32")
     fresh.fill(rows, kept.base, 32, accelerator)
     assert torch.equal(again.take(rows), fresh.take(rows))
 
@@ -116,36 +118,36 @@ def test_an_interrupted_filling_goes_on(kept, lora, monkeypatch):
 )  # fmt: skip
 def test_where_chance_acts_before_it_only_evaluation_takes_it(kept, bare, lora, tmp_path, fields):
     config = changed(lora, scope="decoder", **fields)
-    assert not trains_on(kept.prefixes.of(kept.base, config, "fp32"), config)
+    assert not trains_on_cached_states(kept.encoder_cache.of(kept.base, config, "fp32"), config)
     cached, without = run(kept, config, tmp_path / "with"), run(bare, config, tmp_path / "without")
     assert cached.cost.cached_encoder_layers == 0 and seen(cached) == seen(without)
 
 
 @pytest.mark.parametrize("fields", [{}, {"scope": "encoder"}, {"scope": "decoder", "bias": "all"}], ids=str)
 def test_what_trains_its_first_layer_has_none(kept, lora, fields):
-    assert kept.prefixes.of(kept.base, changed(lora, **fields), "fp32") is None
-    assert kept.prefixes.of(kept.base, FULL, "fp32") is None
+    assert kept.encoder_cache.of(kept.base, changed(lora, **fields), "fp32") is None
+    assert kept.encoder_cache.of(kept.base, FULL, "fp32") is None
 
 
 def test_other_weights_precisions_windows_and_depths_are_kept_apart(kept, lora):
-    folder, config = kept.prefixes.folder, changed(lora, scope="decoder")
+    folder, config = kept.encoder_cache.folder, changed(lora, scope="decoder")
     configs = [config, changed(lora, layers_to_transform=(2,)), changed(config, encoder_window_seconds=2.0)]
     for each in configs:
-        kept.prefixes.of(kept.base, each, "fp32")
-    kept.prefixes.of(kept.base, config, "bf16")
+        kept.encoder_cache.of(kept.base, each, "fp32")
+    kept.encoder_cache.of(kept.base, config, "bf16")
     quantised = load_base("demo", CPU, "int8")
-    kept.prefixes.of(quantised, config, "fp32")
+    kept.encoder_cache.of(quantised, config, "fp32")
     other = load_base("demo", CPU)
     with torch.no_grad():
         other.model.model.encoder.layers[0].fc1.weight[0, 0] += 1e-3
-    kept.prefixes.of(other, config, "fp32")
+    kept.encoder_cache.of(other, config, "fp32")
     assert len(list(folder.glob("*/entry.json"))) == 6
-    kept.prefixes.of(load_base("demo", CPU), config, "fp32")
+    kept.encoder_cache.of(load_base("demo", CPU), config, "fp32")
     assert len(list(folder.glob("*/entry.json"))) == 6
 
 
 def test_a_full_disk_is_no_reason_to_stop(kept, lora, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prefix.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(2**20))
+    monkeypatch.setattr(encoder_states.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(2**20))
     result = run(kept, changed(lora, scope="decoder"), tmp_path / "t")
     assert result.state == "complete" and result.cost.cached_encoder_layers == 0
     assert "no room" in capsys.readouterr().out
@@ -153,25 +155,25 @@ def test_a_full_disk_is_no_reason_to_stop(kept, lora, tmp_path, monkeypatch, cap
 
 def test_stored_half_precision_is_half_the_size(kept, lora):
     config = changed(lora, scope="decoder")
-    whole, half = (kept.prefixes.of(kept.base, config, precision) for precision in ("fp32", "bf16"))
+    whole, half = (kept.encoder_cache.of(kept.base, config, precision) for precision in ("fp32", "bf16"))
     assert half.states.nbytes * 2 == whole.states.nbytes and half.take([0]).dtype == torch.bfloat16
 
 
-def test_leading_and_the_rest_are_the_encoder(bench):
-    features = torch.from_numpy(np.asarray(bench.speech.features[:2], dtype=np.float32))
-    whisper = bench.base.model
+def test_leading_and_the_rest_are_the_encoder(context):
+    features = torch.from_numpy(np.asarray(context.speech.features[:2], dtype=np.float32))
+    whisper = context.base.model
     with torch.inference_mode():
         whole = whisper.model.encoder(features).last_hidden_state
         for depth in (1, 3, 4):
-            states = encoder.leading(whisper.model.encoder, features, depth)
-            with encoder.entered_at(whisper, depth):
+            states = encoder.run_first_layers(whisper.model.encoder, features, depth)
+            with encoder.start_at_layer(whisper, depth):
                 assert torch.equal(whisper.model.encoder(states).last_hidden_state, whole)
         assert torch.equal(whisper.model.encoder(features).last_hidden_state, whole), "as before"
 
 
 def test_transcripts_come_out_alike(kept):
     base, rows, accelerator = kept.base, kept.speech.rows("test"), make_accelerator("fp32", CPU)
-    found = kept.prefixes.of(base, TrialConfig(method="none"), "fp32")
+    found = kept.encoder_cache.of(base, TrialConfig(method="none"), "fp32")
     found.fill(rows, base, 8, accelerator)
     plain = transcribe(base.model, base, kept.speech, rows, kept.decoding, accelerator)
     assert transcribe(base.model, base, kept.speech, rows, kept.decoding, accelerator, found) == plain

@@ -16,17 +16,17 @@ from harness.spec.trial import TrialConfig
 QV = LORA | {"target_modules": ("q_proj", "v_proj"), "r": 16}
 
 
-def counted(bench, config):
+def counted(context, config):
     """(FLOPs of one forward and backward pass, examples, label tokens) as torch sees them."""
-    model = attach(bench.base, config)
-    rows = bench.speech.rows("train")[:1] * 2  # equal lengths: padding is computed too
-    batch = batch_of(bench, rows)
+    model = attach(context.base, config)
+    rows = context.speech.rows("train")[:1] * 2  # equal lengths: padding is computed too
+    batch = batch_of(context, rows)
     try:
         # torch's counter does not know the CPU's fused attention
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             token_loss(model, batch).backward()
     finally:
-        detach(bench.base, model)
+        detach(context.base, model)
     return counter.get_total_flops(), len(rows), batch.label_tokens
 
 
@@ -43,10 +43,10 @@ def counted(bench, config):
         LORA | {"bias": "all"},
     ],
 )
-def test_the_formula_is_within_five_percent_of_what_torch_counts(bench, fields):
+def test_the_formula_is_within_five_percent_of_what_torch_counts(context, fields):
     config = TrialConfig.model_validate(fields)
-    flops, examples, tokens = counted(bench, config)
-    assert training_flops(dimensions_of(bench.base.model.config), config, examples, tokens) == pytest.approx(
+    flops, examples, tokens = counted(context, config)
+    assert training_flops(dimensions_of(context.base.model.config), config, examples, tokens) == pytest.approx(
         flops, rel=0.05
     )
 

@@ -8,7 +8,7 @@ import pytest
 from harness import catalog
 from harness.orchestration import preflight
 from harness.orchestration.preflight import Forecast, heaviest
-from harness.plan import Goals, make_plan
+from harness.plan import SearchOptions, make_plan
 from harness.spec.budget import Budget
 from harness.spec.messages import Finished
 from harness.spec.result import TrialResult
@@ -67,8 +67,10 @@ def test_what_follows_the_search_is_in_the_forecast(lora):
     zero = lora.model_validate({"method": "none"})
     forecasts = [Hours("t", lora, None, None), Hours("vanilla", zero, None, None), Hours("tutorial", lora, None, None)]
 
-    def hours(**goals):
-        plan = make_plan("demo", trials=8, seed=1, results=Path("results"), goals=Goals(**goals))
+    def hours(**search_options):
+        plan = make_plan(
+            "demo", trials=8, seed=1, results=Path("results"), search_options=SearchOptions(**search_options)
+        )
         return preflight._sum(plan, plan.space.budget, forecasts, None)
 
     alone = hours()

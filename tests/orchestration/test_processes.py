@@ -43,7 +43,7 @@ def conduct(trainer, config, folder, budget=BUDGET, resume=None):
     return answer.result
 
 
-def test_two_processes_follow_the_curve_of_one(pair, bench, task, cache, tmp_path):
+def test_two_processes_follow_the_curve_of_one(pair, context, task, cache, tmp_path):
     halves = LORA.model_copy(update={"per_device_train_batch_size": 4})
     together = conduct(pair, halves, tmp_path / "two")
     with Trainer(

@@ -11,10 +11,10 @@ from harness.errors import UserError
 from harness.hardware.gpus import gpus
 from harness.model.parameters import OFFICIAL
 from harness.orchestration import pack_size as packing
-from harness.orchestration.commands import place_of
-from harness.orchestration.shared_trainer import Gate, Shared
+from harness.orchestration.commands import compute_options
+from harness.orchestration.shared_trainer import PackGate, SharedTrainer
 from harness.orchestration.trainer_launch import TrainerDiedError
-from harness.plan import Place, make_plan
+from harness.plan import ComputeOptions, make_plan
 from harness.spec.messages import Failed, Leave, Partial, Refused, Train
 
 FP32, BF16 = ("fp32", None), ("bf16", None)
@@ -26,7 +26,7 @@ class Visitor:
 
     def __init__(self, gate, kind, given_up=lambda: False):
         self.inside, self.go = threading.Event(), threading.Event()
-        self.turned = None
+        self.reversed_comparison = None
         before = len(gate._queue)
         self.thread = threading.Thread(target=self._visit, args=(gate, kind, given_up), daemon=True)
         self.thread.start()
@@ -35,8 +35,8 @@ class Visitor:
         time.sleep(MOMENT)
 
     def _visit(self, gate, kind, given_up):
-        with gate.through(kind, given_up) as self.turned:
-            if self.turned:
+        with gate.through(kind, given_up) as self.reversed_comparison:
+            if self.reversed_comparison:
                 self.inside.set()
                 self.go.wait(60)
 
@@ -53,7 +53,7 @@ class Visitor:
 
 
 def test_one_kind_goes_together_and_nobody_starves():
-    gate = Gate()
+    gate = PackGate()
     first, second = Visitor(gate, FP32), Visitor(gate, FP32)
     assert first.is_inside() and second.is_inside()
     alone, third = Visitor(gate, None), Visitor(gate, FP32)
@@ -71,12 +71,12 @@ def test_one_kind_goes_together_and_nobody_starves():
 
 
 def test_who_gives_up_blocks_nobody():
-    gate, stopped = Gate(), threading.Event()
+    gate, stopped = PackGate(), threading.Event()
     first = Visitor(gate, FP32)
     waiting, third = Visitor(gate, None, stopped.is_set), Visitor(gate, FP32)
     stopped.set()
     waiting.thread.join(10)
-    assert waiting.turned is False and third.is_inside()
+    assert waiting.reversed_comparison is False and third.is_inside()
     first.leave()
     third.leave()
 
@@ -116,7 +116,7 @@ def processes():
 
 @pytest.fixture
 def shared(processes):
-    made = Shared()
+    made = SharedTrainer()
     made.start = lambda: processes.append(Process()) or processes[-1]
     return made
 
@@ -173,21 +173,21 @@ def test_a_process_that_does_not_come_up_is_an_error_for_who_wanted_it(shared):
 
 
 def planned(tmp_path, space="demo", processes=1, **place):
-    return make_plan(space, trials=1, seed=1, results=tmp_path, processes=processes, place=Place(**place))
+    return make_plan(space, trials=1, seed=1, results=tmp_path, processes=processes, place=ComputeOptions(**place))
 
 
 def test_how_many_train_together(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "gpus", list)
-    assert packing.trials_together(planned(tmp_path, pack=None)) == 1, "never by itself on a CPU"
-    assert packing.trials_together(planned(tmp_path, pack=3)) == 3
-    assert packing.trials_together(planned(tmp_path, pack=1)) == 1
+    assert packing.trials_per_pass(planned(tmp_path, pack=None)) == 1, "never by itself on a CPU"
+    assert packing.trials_per_pass(planned(tmp_path, pack=3)) == 3
+    assert packing.trials_per_pass(planned(tmp_path, pack=1)) == 1
     for refused in ({"processes": 2}, {"launcher": "slurm"}):
         with pytest.raises(UserError, match="--pack 2"):
-            packing.trials_together(planned(tmp_path, pack=2, **refused))
-        assert packing.trials_together(planned(tmp_path, pack=None, **refused)) == 1
+            packing.trials_per_pass(planned(tmp_path, pack=2, **refused))
+        assert packing.trials_per_pass(planned(tmp_path, pack=None, **refused)) == 1
     monkeypatch.setattr(packing, "gpus", lambda: ["0"])
-    assert packing.trials_together(planned(tmp_path, pack=None)) == packing.MOST, "the demo is small"
-    assert packing.trials_together(planned(tmp_path, space="full_small", pack=None)) == 1
+    assert packing.trials_per_pass(planned(tmp_path, pack=None)) == packing.MOST, "the demo is small"
+    assert packing.trials_per_pass(planned(tmp_path, space="full_small", pack=None)) == 1
     assert gpus is not packing.gpus
 
 
@@ -197,13 +197,13 @@ def test_how_many_train_together(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_what_should_pay(lora, model, scope, cache, trials):
     config = lora.model_copy(update={"scope": scope, "precision": "bf16", "per_device_train_batch_size": 16})
-    assert packing.paying(OFFICIAL[f"openai/whisper-{model}"], config, cache) == trials
+    assert packing.estimated_trials_per_pass(OFFICIAL[f"openai/whisper-{model}"], config, cache) == trials
 
 
 @pytest.mark.parametrize(("given", "trials"), [([], None), (["--pack", "off"], 1), (["--pack", "4"], 4)])
 def test_the_option(given, trials):
     options = run_sweep.parser().parse_args(["--space", "demo", *given])
-    assert place_of(options).pack == trials
+    assert compute_options(options).pack == trials
 
 
 @pytest.mark.parametrize("wrong", ["0", "some"])

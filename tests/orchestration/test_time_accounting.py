@@ -5,8 +5,8 @@ import json
 import pytest
 from examples import rung
 
-from harness.orchestration import time_accounting as ledger
-from harness.orchestration.time_accounting import PHASES, Ledger, time_spent, time_table
+from harness.orchestration import time_accounting as time_account
+from harness.orchestration.time_accounting import PHASES, TimeAccount, time_spent, time_table
 from harness.records.study_folder import StudyFolder
 from harness.spec.result import Cost
 
@@ -15,7 +15,7 @@ from harness.spec.result import Cost
 def now(monkeypatch):
     """A clock that a test sets."""
     clock = [100.0]
-    monkeypatch.setattr(ledger.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time_account.time, "monotonic", lambda: clock[0])
     return clock
 
 
@@ -31,7 +31,7 @@ def cost(**fields) -> Cost:
 
 
 def test_phases_are_told_apart_and_add_up(now, tmp_path):
-    held = Ledger(tmp_path / "time" / "a.json")
+    held = TimeAccount(tmp_path / "time" / "a.json")
     now[0] += 10
     held.started(10, preparing=4)
     with held.at_work():
@@ -46,7 +46,7 @@ def test_phases_are_told_apart_and_add_up(now, tmp_path):
 
 
 def test_a_retry_counts_what_it_took_itself_and_a_death_what_was_reported(now, tmp_path):
-    held, first = Ledger(tmp_path / "a.json"), timed(0, 6, 2)
+    held, first = TimeAccount(tmp_path / "a.json"), timed(0, 6, 2)
     held.ended(None, [first], [])
     held.ended(cost(train_seconds=11), [first, timed(1, 11, 3)], [first])
     held.ended(None, [], [first])
@@ -55,7 +55,7 @@ def test_a_retry_counts_what_it_took_itself_and_a_death_what_was_reported(now, t
 
 
 def test_work_that_overlaps_counts_once_and_workers_add_up(now, tmp_path):
-    held = Ledger(tmp_path / "time" / "a.json")
+    held = TimeAccount(tmp_path / "time" / "a.json")
     with held.at_work():
         now[0] += 1
         with held.at_work():
@@ -64,7 +64,7 @@ def test_work_that_overlaps_counts_once_and_workers_add_up(now, tmp_path):
     now[0] += 1
     assert (held.account()["other"], held.account()["wait"]) == (3, 1)
     held.write()
-    other = Ledger(tmp_path / "time" / "b.json")
+    other = TimeAccount(tmp_path / "time" / "b.json")
     now[0] += 6
     other.write()
     assert time_spent(StudyFolder(tmp_path))["wall"] == 4 + 6

@@ -137,7 +137,7 @@ def test_a_refit_is_published_without_a_claim_on_the_speech_it_was_trained_on(pu
 
 
 def test_a_form_that_decodes_differently_is_told(publish, studies, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "by_merged", lambda bench, folder, rows: ["something else"] * len(rows))
+    monkeypatch.setattr(decoders, "by_merged", lambda context, folder, rows: ["something else"] * len(rows))
     uploads = []
     monkeypatch.setattr(hub, "push", lambda *a, **k: uploads.append(a))
     code, out, _ = publish(
@@ -147,26 +147,26 @@ def test_a_form_that_decodes_differently_is_told(publish, studies, tmp_path, mon
 
 
 @pytest.mark.parametrize("start", ["pissa", "olora"])
-def test_an_adapter_that_moves_the_base_becomes_plain_lora_of_twice_the_rank(start, studies, bench, tmp_path):
+def test_an_adapter_that_moves_the_base_becomes_plain_lora_of_twice_the_rank(start, studies, context, tmp_path):
     config = TrialConfig(
         method="lora", r=4, lora_alpha=8, lora_dropout=0.0, target_modules=("q_proj", "fc1"), init_lora_weights=start,
         learning_rate=3e-3, per_device_train_batch_size=8,
     )  # fmt: skip
     weights = studies.add(start, config) / "weights"
-    said = write_adapter(bench.base, config, weights, tmp_path / "adapter")
+    said = write_adapter(context.base, config, weights, tmp_path / "adapter")
     assert said == f"{start} of rank 4, converted to plain LoRA of rank 8"
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (settings["r"], settings["lora_alpha"], settings["init_lora_weights"]) == (8, 16, True)
-    mel = torch.from_numpy(np.asarray(bench.speech.features[:2], dtype=np.float32))
+    mel = torch.from_numpy(np.asarray(context.speech.features[:2], dtype=np.float32))
     tokens = torch.tensor([[513, 514, 614, 618, 5, 6]] * 2)
 
     def logits(model) -> torch.Tensor:
         with torch.inference_mode():
             return model.eval()(input_features=mel, decoder_input_ids=tokens).logits.clone()
 
-    untouched = logits(bench.base.model)
-    trained = logits(load_trained(bench.base, config, weights))
-    detach(bench.base, bench.base.model)
+    untouched = logits(context.base.model)
+    trained = logits(load_trained(context.base, config, weights))
+    detach(context.base, context.base.model)
     fresh = load_base("demo", torch.device("cpu"))
     plain = logits(PeftModel.from_pretrained(fresh.model, tmp_path / "adapter"))
     assert float((trained - untouched).abs().max()) > 0.05

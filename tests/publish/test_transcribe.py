@@ -28,16 +28,16 @@ def transcribe(studies, capsys):
     return run
 
 
-def test_a_recording_of_three_minutes_is_transcribed_whole(bench):
+def test_a_recording_of_three_minutes_is_transcribed_whole(context):
     """Within 2 points of what its clips give one by one."""
-    rows = [row for split in ("train", "validation", "test") for row in bench.speech.rows(split)]
-    spoken = [bench.speech.utterances[row] for row in rows]
-    clips = [bench.speech.samples(utterance) for utterance in spoken]
+    rows = [row for split in ("train", "validation", "test") for row in context.speech.rows(split)]
+    spoken = [context.speech.utterances[row] for row in rows]
+    clips = [context.speech.samples(utterance) for utterance in spoken]
     pause = np.zeros(round(GAP * 16_000), dtype=np.float32)
     while sum(len(clip) + len(pause) for clip in clips) < 180 * 16_000:
         clips, spoken = clips * 2, spoken * 2
     whole = np.concatenate([part for clip in clips for part in (clip, pause)])
-    base = bench.base
+    base = context.base
 
     def wer(texts: list[str]) -> float:
         said = " ".join(u.text for u in spoken)

@@ -6,7 +6,7 @@ import pytest
 from examples import record, rung
 from mlflow import MlflowClient
 
-from harness.records.mlflow_mirror import Mirror
+from harness.records.mlflow_mirror import MLflowMirror
 from harness.records.study_folder import Run, StudyFolder, store
 
 
@@ -31,7 +31,7 @@ def stored(folder, number, **fields):
 
 
 def test_a_trial_is_mirrored_with_settings_curve_state_and_files(folder):
-    mirror = Mirror(folder, "s")
+    mirror = MLflowMirror(folder, "s")
     run, made = stored(folder, 0, state="complete", rungs=(rung(0, 0.5), rung(1, 0.4)))
     mirror.begin(run)
     mirror.rung(run, made.rungs[0])
@@ -50,14 +50,14 @@ def test_a_trial_is_mirrored_with_settings_curve_state_and_files(folder):
 
 @pytest.mark.parametrize("state, status", [("complete", "FINISHED"), ("pruned", "KILLED"), ("fail", "FAILED")])
 def test_states_become_mlflow_s_own(folder, state, status):
-    mirror = Mirror(folder, "s")
+    mirror = MLflowMirror(folder, "s")
     mirror.end(*stored(folder, 0, state=state, reason="why", rungs=(rung(0, 0.5),)))
     run = runs(folder)[1]["trials/0"]
     assert (run.info.status, run.data.tags["state"], run.data.tags["reason"]) == (status, state, "why")
 
 
 def test_no_location_is_absolute_so_that_results_can_be_moved(folder, tmp_path):
-    mirror = Mirror(folder, "s")
+    mirror = MLflowMirror(folder, "s")
     mirror.end(*stored(folder, 0, state="complete", rungs=(rung(0, 0.5),)))
     moved = StudyFolder(tmp_path / "elsewhere")
     shutil.move(folder.path, moved.path)
@@ -68,10 +68,10 @@ def test_no_location_is_absolute_so_that_results_can_be_moved(folder, tmp_path):
 
 def test_a_killed_supervisor_s_runs_are_put_right(folder):
     kept, _ = stored(folder, 1, state="complete", rungs=(rung(0, 0.5),))
-    before = Mirror(folder, "s")
+    before = MLflowMirror(folder, "s")
     before.begin(Run.of(folder.trial(0), record(0)))
     before.begin(kept)
-    after = Mirror(folder, "s")
+    after = MLflowMirror(folder, "s")
     after.catch_up(folder.records())
     after.close(None)
     found = runs(folder)[1]
@@ -85,7 +85,7 @@ def test_a_killed_supervisor_s_runs_are_put_right(folder):
 def test_catching_up_twice_doubles_nothing(folder):
     run, made = stored(folder, 0, state="complete", rungs=(rung(0, 0.5), rung(1, 0.4)))
     for _ in range(2):
-        mirror = Mirror(folder, "s")
+        mirror = MLflowMirror(folder, "s")
         mirror.catch_up(folder.records())
         mirror.end(run, made)
     client, found = runs(folder)
@@ -96,7 +96,7 @@ def test_catching_up_twice_doubles_nothing(folder):
 def test_a_mirror_that_fails_says_so_once_and_raises_nothing(folder, capsys, monkeypatch):
     monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)  # it would try for 100 s
     (folder.path / "mlflow.db").mkdir()  # no database can be opened there
-    mirror = Mirror(folder, "s")
+    mirror = MLflowMirror(folder, "s")
     mirror.end(*stored(folder, 0, state="complete", rungs=(rung(0, 0.5),)))
     mirror.close(None)
     assert mirror.behind

@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from harness import catalog
-from harness.plan import Goals, make_plan
+from harness.plan import SearchOptions, make_plan
 from harness.records.study_folder import Run, again_name
 from harness.search.baseline_tuning import FACTOR, WARMUP, tuning
 
 
 def drawn(tmp_path, trials, seed=1, name="tutorial"):
-    plan = make_plan("demo", trials=1, seed=seed, results=tmp_path, goals=Goals(tune_baselines=trials))
+    plan = make_plan("demo", trials=1, seed=seed, results=tmp_path, search_options=SearchOptions(tune_baselines=trials))
     config, notes = catalog.recipe(name)[1].under(plan.space.budget, "cpu")
     folder = plan.folder.baseline(name, seed)
     vanilla = Run("zero_shot", "vanilla", config, seed, plan.folder.baseline("vanilla", seed))

@@ -10,9 +10,9 @@ from harness import catalog
 from harness.errors import UserError
 from harness.model.parameters import count, dimensions
 from harness.records.study_folder import StudyFolder
-from harness.search.constraints import constraints, judged, spent_too_much
-from harness.search.leaders import best, pareto, ranked
-from harness.search.losing import has_lost, is_dominated
+from harness.search.best_trials import best, pareto, ranked
+from harness.search.constraints import constraints, exceeds_limit, judged
+from harness.search.pruning_rules import is_dominated, wilcoxon_rejects
 from harness.search.study import PENALTY, Study
 from harness.spec.budget import Budget
 from harness.spec.limits import Limits
@@ -78,7 +78,7 @@ def test_an_infeasible_trial_is_recorded_as_stopped_with_the_reason():
     assert (broke.state, broke.reason) == ("pruned", "infeasible: vram 3.00 GB over 2.00 GB")
     kept = done(0, record().config, 0.1)
     assert judged(Limits(vram=2e9), kept, None) == kept
-    assert spent_too_much(Limits(train_time=3), rung(0, 0.5).model_copy(update={"train_seconds": 4.0}))
+    assert exceeds_limit(Limits(train_time=3), rung(0, 0.5).model_copy(update={"train_seconds": 4.0}))
 
 
 def test_trainable_parameters_are_known_before_training(tmp_path):
@@ -132,12 +132,12 @@ def test_tpe_learns_a_limit_that_half_the_space_breaks_and_none_of_those_is_best
 
 def test_a_trial_has_lost_when_the_signed_rank_test_says_so():
     best = [1, 0, 2, 1, 0, 1, 2, 0, 1, 1, 0, 2]
-    assert has_lost([e + 2 for e in best], best, 0.05)
-    assert not has_lost(best, best, 0.05)
-    assert not has_lost([e + 2 for e in best[:4]], best, 0.05), "too few utterances"
-    assert not has_lost([e - 1 for e in best], best, 0.05), "it is better"
+    assert wilcoxon_rejects([e + 2 for e in best], best, 0.05)
+    assert not wilcoxon_rejects(best, best, 0.05)
+    assert not wilcoxon_rejects([e + 2 for e in best[:4]], best, 0.05), "too few utterances"
+    assert not wilcoxon_rejects([e - 1 for e in best], best, 0.05), "it is better"
     draws = np.random.default_rng(0).poisson(1.0, (400, 2, 40))
-    assert np.mean([has_lost(a.tolist(), b.tolist(), 0.05) for a, b in draws]) < 0.08
+    assert np.mean([wilcoxon_rejects(a.tolist(), b.tolist(), 0.05) for a, b in draws]) < 0.08
 
 
 def test_a_dominated_trial_is_stopped_only_beyond_the_margin():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness import catalog
-from harness.search.warm_start import fitting
+from harness.search.warm_start import fit_to_space
 from harness.spec.trial import TrialConfig
 
 
@@ -26,11 +26,11 @@ def records(tmp_path, pattern):
 def test_what_fits_a_space_is_kept_and_the_rest_is_named():
     space = catalog.space("demo")[1]
     recipe = catalog.recipe("lora_tutorial")[1].config
-    params, left_out = fitting(space, recipe)
+    params, left_out = fit_to_space(space, recipe)
     assert params["r"] == 32 and params["target_modules"] == "q_proj+v_proj" and params["learning_rate"] == 1e-3
     assert left_out == []
     full = TrialConfig(method="full", learning_rate=1e-5, per_device_train_batch_size=16)
-    params, left_out = fitting(space, full)
+    params, left_out = fit_to_space(space, full)
     assert "method full (fixed to lora)" in left_out and "learning_rate 1e-05" in left_out
     assert set(params) == {"gradient_accumulation_steps"}
 

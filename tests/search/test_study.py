@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 
 from harness import catalog
 from harness.records.study_folder import StudyFolder, read_record
-from harness.search.leaders import best, since_better
+from harness.search.best_trials import best, since_better
 from harness.search.preview import draw
 from harness.search.samplers import make_sampler
 from harness.search.study import Study

@@ -26,11 +26,11 @@ KINDS = {
 }
 
 
-def conduct(bench, config, folder, resume=None, stop_after=None, budget=BUDGET):
+def conduct(context, config, folder, resume=None, stop_after=None, budget=BUDGET):
     """Run a trial as a supervisor does; with `stop_after` leave it, as a kill would, when that rung was reported."""
     folder.mkdir()
     order = Train(config=config, budget=budget, seed=1, attempt=str(folder), resume=resume and str(resume))
-    under_way, decision, told = trial.run_trial(bench, order), None, []
+    under_way, decision, told = trial.run_trial(context, order), None, []
     while True:
         try:
             told.append(under_way.send(decision).rung)
@@ -44,11 +44,11 @@ def conduct(bench, config, folder, resume=None, stop_after=None, budget=BUDGET):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_trial_goes_on_from_its_last_rung_as_if_nothing_had_been(bench, tmp_path, kind):
+def test_a_trial_goes_on_from_its_last_rung_as_if_nothing_had_been(context, tmp_path, kind):
     config = TrialConfig.model_validate(KINDS[kind])
-    _, whole = conduct(bench, config, tmp_path / "whole")
-    first, _ = conduct(bench, config, tmp_path / "first", stop_after=1)
-    told, resumed = conduct(bench, config, tmp_path / "second", resume=tmp_path / "first" / "kept")
+    _, whole = conduct(context, config, tmp_path / "whole")
+    first, _ = conduct(context, config, tmp_path / "first", stop_after=1)
+    told, resumed = conduct(context, config, tmp_path / "second", resume=tmp_path / "first" / "kept")
     assert seen(resumed) == seen(whole)
     assert [rung.index for rung in told] == [1, 2] and told[0] == first[1], "the last rung is reported again"
     assert (tmp_path / "second" / "transcripts.jsonl").read_bytes() == (
@@ -60,26 +60,26 @@ def test_a_trial_goes_on_from_its_last_rung_as_if_nothing_had_been(bench, tmp_pa
     assert not (tmp_path / "second" / "checkpoint").exists()
 
 
-def test_a_resume_that_forgot_the_random_generators_would_be_noticed(bench, tmp_path, monkeypatch):
+def test_a_resume_that_forgot_the_random_generators_would_be_noticed(context, tmp_path, monkeypatch):
     config = TrialConfig.model_validate(KINDS["dropouts, cosine"])
-    _, whole = conduct(bench, config, tmp_path / "whole")
-    conduct(bench, config, tmp_path / "first", stop_after=1)
+    _, whole = conduct(context, config, tmp_path / "whole")
+    conduct(context, config, tmp_path / "first", stop_after=1)
     monkeypatch.setattr(trial.checkpoint, "restore_random", lambda checkpoint: None)
-    _, resumed = conduct(bench, config, tmp_path / "second", resume=tmp_path / "first" / "kept")
+    _, resumed = conduct(context, config, tmp_path / "second", resume=tmp_path / "first" / "kept")
     assert seen(resumed)[:2] == seen(whole)[:2] and seen(resumed)[2] != seen(whole)[2]
 
 
-def test_an_adapter_s_checkpoint_holds_no_base(bench, lora, tmp_path):
-    conduct(bench, lora, tmp_path / "t", stop_after=0)
+def test_an_adapter_s_checkpoint_holds_no_base(context, lora, tmp_path):
+    conduct(context, lora, tmp_path / "t", stop_after=0)
     files = {path.name: path.stat().st_size for path in (tmp_path / "t" / "kept").iterdir()}
     assert set(files) == {"rungs.json", "state-1.0.pt", "transcripts-1.jsonl", "weights-1.safetensors"}
-    trainable, total = count(dimensions_of(bench.base.model.config), lora)
+    trainable, total = count(dimensions_of(context.base.model.config), lora)
     assert 4 * trainable < files["weights-1.safetensors"] < 4.5 * trainable < 0.1 * 4 * total
     torch.load(tmp_path / "t" / "kept" / "state-1.0.pt", weights_only=True)
 
 
-def test_a_checkpoint_that_was_cut_while_written_is_the_one_before(bench, lora, tmp_path, monkeypatch):
-    _, whole = conduct(bench, lora, tmp_path / "whole")
+def test_a_checkpoint_that_was_cut_while_written_is_the_one_before(context, lora, tmp_path, monkeypatch):
+    _, whole = conduct(context, lora, tmp_path / "whole")
 
     def killed(path, value):
         if path.name == "rungs.json" and len(value) == 2:
@@ -89,20 +89,20 @@ def test_a_checkpoint_that_was_cut_while_written_is_the_one_before(bench, lora, 
     write = trial.checkpoint.write_json
     monkeypatch.setattr(trial.checkpoint, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
-        conduct(bench, lora, tmp_path / "first")
+        conduct(context, lora, tmp_path / "first")
     monkeypatch.undo()
     left = tmp_path / "first" / "checkpoint"
     assert len(json.loads((left / "rungs.json").read_text())) == 1 and (left / "state-2.0.pt").exists()
-    told, resumed = conduct(bench, lora, tmp_path / "second", resume=left)
+    told, resumed = conduct(context, lora, tmp_path / "second", resume=left)
     assert [rung.index for rung in told] == [0, 1, 2] and seen(resumed) == seen(whole)
 
 
-def test_a_trial_pruned_on_its_second_thought_keeps_the_transcripts_of_its_rung(bench, lora, tmp_path):
-    conduct(bench, lora, tmp_path / "first", stop_after=0)
+def test_a_trial_pruned_on_its_second_thought_keeps_the_transcripts_of_its_rung(context, lora, tmp_path):
+    conduct(context, lora, tmp_path / "first", stop_after=0)
     folder = tmp_path / "second"
     folder.mkdir()
     order = Train(config=lora, budget=BUDGET, seed=1, attempt=str(folder), resume=str(tmp_path / "first" / "kept"))
-    again = trial.run_trial(bench, order)
+    again = trial.run_trial(context, order)
     next(again)
     with pytest.raises(StopIteration) as end:
         again.send(False)
@@ -110,8 +110,8 @@ def test_a_trial_pruned_on_its_second_thought_keeps_the_transcripts_of_its_rung(
     assert (folder / "transcripts.jsonl").stat().st_size > 0
 
 
-def test_a_checkpoint_of_another_number_of_processes_is_left_alone(bench, lora, tmp_path):
-    conduct(bench, lora, tmp_path / "first", stop_after=0)
+def test_a_checkpoint_of_another_number_of_processes_is_left_alone(context, lora, tmp_path):
+    conduct(context, lora, tmp_path / "first", stop_after=0)
     shutil.copy(tmp_path / "first" / "kept" / "state-1.0.pt", tmp_path / "first" / "kept" / "state-1.1.pt")
-    told, _ = conduct(bench, lora, tmp_path / "second", resume=tmp_path / "first" / "kept")
+    told, _ = conduct(context, lora, tmp_path / "second", resume=tmp_path / "first" / "kept")
     assert [rung.step for rung in told] == [3, 6, 12]

@@ -6,45 +6,45 @@ from trials import BUDGET, FULL, LORA, QUANTISED, VARIANTS, run, same, seen, sta
 
 from harness.evaluation.decoding import transcribe
 from harness.model.methods import attach, detach, load_trained
-from harness.model.trial_settings import shaped
+from harness.model.trial_settings import apply_trial_settings
 from harness.records.study_folder import read_transcripts
 from harness.spec.trial import TrialConfig
 from harness.training.context import make_accelerator
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_loss_falls_and_the_base_comes_back(bench, tmp_path, name):
-    config, before = TrialConfig.model_validate(VARIANTS[name]), state(bench.base)
-    result = run(bench, config, tmp_path / "a", budget=BUDGET)
+def test_the_loss_falls_and_the_base_comes_back(context, tmp_path, name):
+    config, before = TrialConfig.model_validate(VARIANTS[name]), state(context.base)
+    result = run(context, config, tmp_path / "a", budget=BUDGET)
     assert result.state == "complete"
     # Ordered by length, the stretches between rungs are of different difficulty; validation is always the same.
     measure = "loss" if config.group_by_length else "train_loss"
     assert getattr(result.rungs[1], measure) < 0.8 * getattr(result.rungs[0], measure)
-    assert same(before, state(bench.base)), "something of the trial stayed on the base"
-    assert bench.base.model.get_submodule("model.decoder.layers.0.self_attn.q_proj").__class__ is torch.nn.Linear
-    assert seen(run(bench, config, tmp_path / "b", budget=BUDGET)) == seen(result), "not the same again"
+    assert same(before, state(context.base)), "something of the trial stayed on the base"
+    assert context.base.model.get_submodule("model.decoder.layers.0.self_attn.q_proj").__class__ is torch.nn.Linear
+    assert seen(run(context, config, tmp_path / "b", budget=BUDGET)) == seen(result), "not the same again"
 
 
 @pytest.mark.parametrize(
     "name", ["lora", "dora", "pissa", "olora", "bias lora_only", "bias all", "rslora", "frozen encoder"]
 )
-def test_merged_weights_decode_as_the_trial_did(bench, tmp_path, name):
+def test_merged_weights_decode_as_the_trial_did(context, tmp_path, name):
     config = TrialConfig.model_validate(VARIANTS[name])
-    run(bench, config, tmp_path / "t", budget=BUDGET)
-    model = load_trained(bench.base, config, tmp_path / "t" / "weights")
-    rows = bench.speech.rows("validation")
-    accelerator = make_accelerator("fp32", bench.base.device)
-    decoded = transcribe(model, bench.base, bench.speech, rows, bench.decoding, accelerator)
-    detach(bench.base, model)
+    run(context, config, tmp_path / "t", budget=BUDGET)
+    model = load_trained(context.base, config, tmp_path / "t" / "weights")
+    rows = context.speech.rows("validation")
+    accelerator = make_accelerator("fp32", context.base.device)
+    decoded = transcribe(model, context.base, context.speech, rows, context.decoding, accelerator)
+    detach(context.base, model)
     assert decoded == read_transcripts(tmp_path / "t" / "transcripts.jsonl")
 
 
 @pytest.mark.parametrize("name", ["lora", "bias all", "full", "frozen encoder", "decoder", "encoder", "last layers"])
-def test_only_what_the_method_trains_has_a_gradient(bench, name):
+def test_only_what_the_method_trains_has_a_gradient(context, name):
     config = TrialConfig.model_validate(VARIANTS[name])
-    model = attach(bench.base, config)
+    model = attach(context.base, config)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
-    detach(bench.base, model)
+    detach(context.base, model)
     encoder, decoder = ({n for n in trained if f".{half}." in n} for half in ("encoder", "decoder"))
     assert bool(encoder) == (name not in ("decoder", "frozen encoder")) and bool(decoder) == (name != "encoder")
     assert not any("embed_positions" in n for n in encoder)
@@ -59,28 +59,28 @@ def test_only_what_the_method_trains_has_a_gradient(bench, name):
 @pytest.mark.parametrize(
     "name", ["augmented", "spec-augmented", "masking", "by length", "dropouts", "bf16", "cosine, smoothing, decay"]
 )
-def test_a_setting_really_changes_training(bench, tmp_path, name):
-    plain = run(bench, TrialConfig.model_validate(LORA), tmp_path / "plain", budget=BUDGET)
-    changed = run(bench, TrialConfig.model_validate(VARIANTS[name]), tmp_path / "changed", budget=BUDGET)
+def test_a_setting_really_changes_training(context, tmp_path, name):
+    plain = run(context, TrialConfig.model_validate(LORA), tmp_path / "plain", budget=BUDGET)
+    changed = run(context, TrialConfig.model_validate(VARIANTS[name]), tmp_path / "changed", budget=BUDGET)
     assert changed.rungs[1].train_loss != plain.rungs[1].train_loss
 
 
-def test_a_shorter_window_really_shortens_what_the_encoder_sees(bench):
+def test_a_shorter_window_really_shortens_what_the_encoder_sees(context):
     config = TrialConfig.model_validate(VARIANTS["window"])
-    whole = bench.base.model.model.encoder.embed_positions.weight
-    with shaped(bench.base, config):
-        cut = bench.base.model.model.encoder.embed_positions.weight
+    whole = context.base.model.model.encoder.embed_positions.weight
+    with apply_trial_settings(context.base, config):
+        cut = context.base.model.model.encoder.embed_positions.weight
         assert len(cut) == 125 and torch.equal(cut, whole[:125])
-        mel = torch.from_numpy(bench.speech.features[:1, :, :250].astype("float32"))
-        assert bench.base.model.model.encoder(mel).last_hidden_state.shape[1] == 125
-    assert bench.base.model.model.encoder.embed_positions.weight is whole
+        mel = torch.from_numpy(context.speech.features[:1, :, :250].astype("float32"))
+        assert context.base.model.model.encoder(mel).last_hidden_state.shape[1] == 125
+    assert context.base.model.model.encoder.embed_positions.weight is whole
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUANTISED)
-def test_a_quantised_base_trains_adapters_and_is_decoded_unmerged(bench, tmp_path, name):
+def test_a_quantised_base_trains_adapters_and_is_decoded_unmerged(context, tmp_path, name):
     config = TrialConfig.model_validate(QUANTISED[name])
-    quantised = bench.on(config.base_weights)
+    quantised = context.on(config.base_weights)
     kinds = {type(module).__name__ for module in quantised.base.model.modules()}
     assert ("Linear8bitLt" if name == "int8" else "Linear4bit") in kinds
     before = {n: v.clone() for n, v in quantised.base.model.state_dict().items() if isinstance(v, torch.Tensor)}
@@ -91,40 +91,42 @@ def test_a_quantised_base_trains_adapters_and_is_decoded_unmerged(bench, tmp_pat
     model = load_trained(quantised.base, config, tmp_path / "a" / "weights")
     assert model is not quantised.base.model, "a quantised base is not merged into"
     detach(quantised.base, model)
-    assert result.cost.trainable_parameters == run(bench, TrialConfig(**LORA), tmp_path / "b").cost.trainable_parameters
+    assert (
+        result.cost.trainable_parameters == run(context, TrialConfig(**LORA), tmp_path / "b").cost.trainable_parameters
+    )
 
 
-def test_8_bit_adam_says_how_much_of_it_is(bench, tmp_path):
-    full = run(bench, TrialConfig.model_validate(VARIANTS["8-bit adam"]), tmp_path / "a", budget=BUDGET)
+def test_8_bit_adam_says_how_much_of_it_is(context, tmp_path):
+    full = run(context, TrialConfig.model_validate(VARIANTS["8-bit adam"]), tmp_path / "a", budget=BUDGET)
     assert full.cost.optimizer_8bit_share > 0.9
-    plain = run(bench, TrialConfig(**FULL), tmp_path / "b", budget=BUDGET)
+    plain = run(context, TrialConfig(**FULL), tmp_path / "b", budget=BUDGET)
     assert plain.cost.optimizer_8bit_share == 0.0
 
 
-def test_memory_that_runs_out_is_an_outcome_and_the_next_trial_is_unharmed(bench, tmp_path, monkeypatch):
+def test_memory_that_runs_out_is_an_outcome_and_the_next_trial_is_unharmed(context, tmp_path, monkeypatch):
     config = TrialConfig.model_validate(LORA)
-    alone = seen(run(bench, config, tmp_path / "alone", budget=BUDGET))
+    alone = seen(run(context, config, tmp_path / "alone", budget=BUDGET))
     fail_above(monkeypatch, 0)
-    result = run(bench, config, tmp_path / "oom", budget=BUDGET)
+    result = run(context, config, tmp_path / "oom", budget=BUDGET)
     monkeypatch.undo()
     assert (result.state, result.reason, result.cost) == ("pruned", "out_of_memory", None)
-    assert seen(run(bench, config, tmp_path / "after", budget=BUDGET)) == alone
+    assert seen(run(context, config, tmp_path / "after", budget=BUDGET)) == alone
 
 
-def test_auto_micro_batch_halves_and_keeps_the_effective_batch(bench, tmp_path, monkeypatch):
+def test_auto_micro_batch_halves_and_keeps_the_effective_batch(context, tmp_path, monkeypatch):
     config = TrialConfig.model_validate(LORA | {"auto_micro_batch": True, "lora_dropout": 0.0})
-    whole = run(bench, config, tmp_path / "whole", budget=BUDGET)
+    whole = run(context, config, tmp_path / "whole", budget=BUDGET)
     fail_above(monkeypatch, 2)
-    halved = run(bench, config, tmp_path / "halved", budget=BUDGET)
+    halved = run(context, config, tmp_path / "halved", budget=BUDGET)
     assert (halved.cost.per_device_train_batch_size, halved.cost.gradient_accumulation_steps) == (2, 4)
     assert halved.cost.steps == whole.cost.steps
     assert halved.rungs[1].train_loss == pytest.approx(whole.rungs[1].train_loss, rel=0.02)
 
 
-def test_an_odd_micro_batch_is_not_halved_into_another_effective_batch(bench, tmp_path, monkeypatch):
+def test_an_odd_micro_batch_is_not_halved_into_another_effective_batch(context, tmp_path, monkeypatch):
     config = TrialConfig.model_validate(LORA | {"auto_micro_batch": True, "per_device_train_batch_size": 5})
     fail_above(monkeypatch, 2)
-    result = run(bench, config, tmp_path / "odd", budget=BUDGET)
+    result = run(context, config, tmp_path / "odd", budget=BUDGET)
     assert (result.state, result.reason) == ("pruned", "out_of_memory")
 
 

@@ -8,36 +8,38 @@ import yaml
 
 from harness.records.study_folder import read_record
 from harness.spec.budget import Budget
-from harness.spec.data_selection import Portion
+from harness.spec.data_selection import DataSelection
 from harness.spec.messages import Finished, Train
 from harness.training.trial import run_trial
 
 
-def rows(bench, **portion):
-    return replace(bench.speech, portion=Portion(**portion)).rows("train")
+def rows(context, **portion):
+    return replace(context.speech, portion=DataSelection(**portion)).rows("train")
 
 
-def test_parts_are_nested_and_drawn_by_their_seed(bench):
-    whole, half, fifth = rows(bench), rows(bench, fraction=0.5), rows(bench, fraction=0.2)
+def test_parts_are_nested_and_drawn_by_their_seed(context):
+    whole, half, fifth = rows(context), rows(context, fraction=0.5), rows(context, fraction=0.2)
     assert (len(whole), len(half), len(fifth)) == (48, 24, 10)
     assert set(fifth) < set(half) < set(whole) and half == sorted(half)
-    assert set(rows(bench, fraction=0.5, seed=2)) != set(half)
-    both = rows(bench, with_validation=True)
-    assert set(both) == set(whole) | set(bench.speech.rows("validation")) and len(both) == 60
-    assert replace(bench.speech, portion=Portion(fraction=0.2)).rows("validation") == bench.speech.rows("validation")
-
-
-def test_a_part_of_a_weighted_source_keeps_the_weight(bench):
-    (source,) = bench.speech.task.sources
-    heavy = replace(
-        bench.speech,
-        task=bench.speech.task.model_copy(update={"sources": (source.model_copy(update={"weight": 2.0}),)}),
+    assert set(rows(context, fraction=0.5, seed=2)) != set(half)
+    both = rows(context, with_validation=True)
+    assert set(both) == set(whole) | set(context.speech.rows("validation")) and len(both) == 60
+    assert replace(context.speech, portion=DataSelection(fraction=0.2)).rows("validation") == context.speech.rows(
+        "validation"
     )
-    half = replace(heavy, portion=Portion(fraction=0.5)).rows("train")
+
+
+def test_a_part_of_a_weighted_source_keeps_the_weight(context):
+    (source,) = context.speech.task.sources
+    heavy = replace(
+        context.speech,
+        task=context.speech.task.model_copy(update={"sources": (source.model_copy(update={"weight": 2.0}),)}),
+    )
+    half = replace(heavy, portion=DataSelection(fraction=0.5)).rows("train")
     assert len(half) == 48 and len(set(half)) == 24
 
 
-def trained(bench, lora, tmp_path, name, **portion):
+def trained(context, lora, tmp_path, name, **portion):
     """(result, reports, the rows that were trained on) of one trial."""
     attempt = tmp_path / name
     attempt.mkdir()
@@ -46,9 +48,9 @@ def trained(bench, lora, tmp_path, name, **portion):
         budget=Budget(examples=64, rungs=(0.5, 1.0)),
         seed=1,
         attempt=str(attempt),
-        portion=Portion(**portion),
+        portion=DataSelection(**portion),
     )
-    trial, reports = run_trial(bench, order), []
+    trial, reports = run_trial(context, order), []
     try:
         reports.append(next(trial))
         while True:
@@ -58,21 +60,21 @@ def trained(bench, lora, tmp_path, name, **portion):
         return end.value.result, reports
 
 
-def test_a_refit_reports_no_rung_and_keeps_weights(bench, lora, tmp_path):
-    result, reports = trained(bench, lora, tmp_path, "refit", with_validation=True)
+def test_a_refit_reports_no_rung_and_keeps_weights(context, lora, tmp_path):
+    result, reports = trained(context, lora, tmp_path, "refit", with_validation=True)
     assert result.state == "complete" and reports == [] and result.rungs == ()
     assert (result.cost.examples, result.cost.evaluation_seconds) == (64, 0)
     assert (tmp_path / "refit/weights").is_dir() and not (tmp_path / "refit/checkpoint").exists()
     assert (tmp_path / "refit/transcripts.jsonl").read_text() == ""
 
 
-def test_a_part_is_trained_under_the_whole_budget_and_validated_as_ever(bench, lora, tmp_path):
-    whole, _ = trained(bench, lora, tmp_path, "whole")
-    part, reports = trained(bench, lora, tmp_path, "part", fraction=0.25)
+def test_a_part_is_trained_under_the_whole_budget_and_validated_as_ever(context, lora, tmp_path):
+    whole, _ = trained(context, lora, tmp_path, "whole")
+    part, reports = trained(context, lora, tmp_path, "part", fraction=0.25)
     assert part.cost.examples == whole.cost.examples == 64 and len(reports) == 2
     assert part.rungs[-1].loss != whole.rungs[-1].loss
     assert 0.1 < part.cost.data_seconds / whole.cost.data_seconds < 0.4
-    assert whole.cost.data_seconds == pytest.approx(bench.speech.report["splits"]["train"]["seconds"], abs=0.01)
+    assert whole.cost.data_seconds == pytest.approx(context.speech.report["splits"]["train"]["seconds"], abs=0.01)
 
 
 @pytest.mark.slow

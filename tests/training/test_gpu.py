@@ -8,13 +8,13 @@ from trials import BUDGET, FULL, LORA, QUANTISED, VARIANTS, run, same, state
 
 from harness.evaluation.decoding import transcribe
 from harness.hardware.meter import is_out_of_memory
-from harness.model.encoder_cache import Prefixes
+from harness.model.encoder_cache import EncoderStateCache
 from harness.model.methods import detach, load_trained
 from harness.records.study_folder import read_transcripts
 from harness.spec.messages import Open
 from harness.spec.techniques import STANDARD
 from harness.spec.trial import TrialConfig
-from harness.training.context import make_accelerator, make_bench
+from harness.training.context import make_accelerator, make_context
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,9 +31,9 @@ ON_A_GPU = VARIANTS | {
 
 @pytest.fixture(scope="module")
 def gpu(task, cache):
-    from harness.training.orders import open_bench
+    from harness.training.orders import open_context
 
-    return open_bench(Open(model="demo", task=task, cache_dir=str(cache), seed=1), device=torch.device("cuda"))
+    return open_context(Open(model="demo", task=task, cache_dir=str(cache), seed=1), device=torch.device("cuda"))
 
 
 @pytest.mark.parametrize("name", ON_A_GPU)
@@ -59,9 +59,9 @@ def test_a_quantised_base_trains_adapters(gpu, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["lora", "full", "dora"])
-def test_a_gpu_follows_the_curve_of_a_cpu(gpu, bench, tmp_path, name):
+def test_a_gpu_follows_the_curve_of_a_cpu(gpu, context, tmp_path, name):
     config = TrialConfig.model_validate(VARIANTS[name] | ({"lora_dropout": 0.0} if name != "full" else {}))
-    there, here = (run(b, config, tmp_path / n, budget=BUDGET) for n, b in (("gpu", gpu), ("cpu", bench)))
+    there, here = (run(b, config, tmp_path / n, budget=BUDGET) for n, b in (("gpu", gpu), ("cpu", context)))
     assert there.rungs[0].train_loss == pytest.approx(here.rungs[0].train_loss, rel=0.02)
 
 
@@ -80,8 +80,8 @@ def test_encoder_states_stay_in_the_gpu_s_memory_and_out_of_the_peak(gpu, tmp_pa
     config = TrialConfig.model_validate(LORA | {"scope": "decoder", "lora_dropout": 0.0})
     found = {}
     for name, roomy in (("resident", True), ("file", False)):
-        prefixes = Prefixes(gpu.speech, tmp_path / "prefixes", roomy)
-        found[name] = run(replace(gpu, prefixes=prefixes), config, tmp_path / name, budget=BUDGET)
+        encoder_cache = EncoderStateCache(gpu.speech, tmp_path / "prefixes", roomy)
+        found[name] = run(replace(gpu, encoder_cache=encoder_cache), config, tmp_path / name, budget=BUDGET)
     held = found["resident"].cost.resident_bytes
     assert held > 0 == found["file"].cost.resident_bytes
     losses = [[rung.loss for rung in result.rungs] for result in found.values()]
@@ -91,7 +91,7 @@ def test_encoder_states_stay_in_the_gpu_s_memory_and_out_of_the_peak(gpu, tmp_pa
 
 def test_compiled_layers_train_and_decode_as_written_ones_do(gpu, tmp_path):
     config = TrialConfig.model_validate(LORA | {"lora_dropout": 0.0})
-    made = make_bench(gpu.base, gpu.speech, gpu.task, techniques=(*STANDARD, "compile"))
+    made = make_context(gpu.base, gpu.speech, gpu.task, techniques=(*STANDARD, "compile"))
     found = [run(b, config, tmp_path / n, budget=BUDGET) for n, b in (("compiled", made), ("written", gpu))]
     losses = [[rung.loss for rung in result.rungs] for result in found]
     assert losses[0] == pytest.approx(losses[1], rel=0.01)

@@ -11,19 +11,19 @@ from harness.data.batches import IGNORED, Batch, Step, chunks, example_order, la
 from harness.model.methods import attach, detach
 from harness.model.optimizers import make_optimizer
 from harness.spec.budget import Budget
-from harness.training.batch_order import feed
+from harness.training.batch_order import training_steps
 from harness.training.context import make_accelerator
 from harness.training.loop import DivergedError, train
 
 
-def gradients(bench, config, micro_batch):
+def gradients(context, config, micro_batch):
     """The gradients of one step over the same 16 examples, in micro-batches of a size."""
     torch.manual_seed(0)
-    model = attach(bench.base, config.model_copy(update={"lora_dropout": 0.0}))
+    model = attach(context.base, config.model_copy(update={"lora_dropout": 0.0}))
     try:
-        accelerator = make_accelerator("fp32", bench.base.device)
-        rows = bench.speech.rows("train")[:16]
-        batches = [batch_of(bench, part) for part in chunks(rows, micro_batch)]
+        accelerator = make_accelerator("fp32", context.base.device)
+        rows = context.speech.rows("train")[:16]
+        batches = [batch_of(context, part) for part in chunks(rows, micro_batch)]
         step = Step(batches, len(rows), sum(batch.label_tokens for batch in batches))
         frozen = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
         kept = {}
@@ -34,24 +34,24 @@ def gradients(bench, config, micro_batch):
         next(train(model, frozen, scheduler, accelerator, [step], Budget(steps=1), [1], max_grad_norm=1e9))
         return kept
     finally:
-        detach(bench.base, model)
+        detach(context.base, model)
 
 
-def test_16_x_1_and_4_x_4_give_the_same_gradients(bench, lora):
-    lengths = {len(bench.labels[row]) for row in bench.speech.rows("train")[:16]}
+def test_16_x_1_and_4_x_4_give_the_same_gradients(context, lora):
+    lengths = {len(context.labels[row]) for row in context.speech.rows("train")[:16]}
     assert len(lengths) > 1, "equal lengths would hide a mean of means"
-    whole, parts = gradients(bench, lora, 16), gradients(bench, lora, 4)
+    whole, parts = gradients(context, lora, 16), gradients(context, lora, 4)
     assert whole.keys() == parts.keys() and whole
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-7)
 
 
-def test_it_yields_at_rungs_and_its_clock_stands_still_meanwhile(bench, lora):
-    model = attach(bench.base, lora)
+def test_it_yields_at_rungs_and_its_clock_stands_still_meanwhile(context, lora):
+    model = attach(context.base, lora)
     try:
-        accelerator = make_accelerator("fp32", bench.base.device)
+        accelerator = make_accelerator("fp32", context.base.device)
         budget = Budget(examples=32, rungs=(0.25, 0.5, 1.0))
-        steps = feed(bench, lora, budget, seed=1)
+        steps = training_steps(context, lora, budget, seed=1)
         adamw = make_optimizer(model, lora)
         scheduler = torch.optim.lr_scheduler.ConstantLR(adamw)
         began, seen = time.perf_counter(), []
@@ -61,14 +61,14 @@ def test_it_yields_at_rungs_and_its_clock_stands_still_meanwhile(bench, lora):
         assert seen == [(1, 8), (2, 16), (4, 32)]
         assert progress.seconds <= time.perf_counter() - began - 1.0
     finally:
-        detach(bench.base, model)
+        detach(context.base, model)
 
 
-def test_a_loss_that_is_not_finite_ends_training_at_its_step(bench, lora):
-    model = attach(bench.base, lora)
+def test_a_loss_that_is_not_finite_ends_training_at_its_step(context, lora):
+    model = attach(context.base, lora)
     try:
-        accelerator = make_accelerator("fp32", bench.base.device)
-        good = batch_of(bench, bench.speech.rows("train")[:4])
+        accelerator = make_accelerator("fp32", context.base.device)
+        good = batch_of(context, context.speech.rows("train")[:4])
         bad = Batch(torch.full_like(good.input_features, float("nan")), good.decoder_input_ids, good.labels)
         adamw = make_optimizer(model, lora)
         scheduler = torch.optim.lr_scheduler.ConstantLR(adamw)
@@ -76,16 +76,16 @@ def test_a_loss_that_is_not_finite_ends_training_at_its_step(bench, lora):
             steps = [Step([batch], 4, batch.label_tokens) for batch in (good, bad)]
             list(train(model, adamw, scheduler, accelerator, steps, Budget(steps=2), [2], 1.0))
     finally:
-        detach(bench.base, model)
+        detach(context.base, model)
 
 
-def test_the_decoder_starts_with_one_start_token_and_predicts_the_next(bench):
-    tokenizer = bench.base.processor.tokenizer
+def test_the_decoder_starts_with_one_start_token_and_predicts_the_next(context):
+    tokenizer = context.base.processor.tokenizer
     labels = [label_ids(tokenizer, "hello there", "en", "transcribe"), label_ids(tokenizer, "a", "en", "transcribe")]
     names = tokenizer.convert_ids_to_tokens(labels[0])
     assert names[:4] == ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
     assert names[-1] == "<|endoftext|>" and names.count("<|startoftranscript|>") == 1
-    batch = batch_of(bench, [0, 1], labels)
+    batch = batch_of(context, [0, 1], labels)
     assert batch.decoder_input_ids[0].tolist() == labels[0][:-1]
     assert batch.labels[0].tolist() == labels[0][1:]
     assert batch.label_tokens == len(labels[0]) + len(labels[1]) - 2

@@ -10,7 +10,7 @@ from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
 from harness.spec.packing import apart, kind
 from harness.spec.trial import TrialConfig
-from harness.training.packed_trials import Pack
+from harness.training.packed_trials import PackedTraining
 
 BUDGET = Budget(examples=96, rungs=(0.25, 1.0))  # 24 steps of 4
 SHARED = {"method": "lora", "per_device_train_batch_size": 4, "warmup_ratio": 0.1}
@@ -28,7 +28,7 @@ CLOSE = 1e-5  # sums in another order; a mistake shows in the second digit
 
 
 @pytest.fixture(scope="module")
-def alone(bench, tmp_path_factory):
+def alone(context, tmp_path_factory):
     """What a configuration comes to alone, and its transcripts; each is trained once."""
     known = {}
 
@@ -37,7 +37,7 @@ def alone(bench, tmp_path_factory):
         if key not in known:
             folder = tmp_path_factory.mktemp("alone") / "t"
             known[key] = (
-                run(bench, config, folder, budget=budget, seed=seed),
+                run(context, config, folder, budget=budget, seed=seed),
                 read_transcripts(folder / "transcripts.jsonl"),
             )
         return known[key]
@@ -53,10 +53,12 @@ def same(result, expected, rungs=None):
     return losses(result, rungs) == pytest.approx(losses(expected, rungs), rel=CLOSE)
 
 
-def test_three_that_differ_in_everything_are_what_they_are_alone_and_one_is_pruned_and_replaced(bench, alone, tmp_path):
+def test_three_that_differ_in_everything_are_what_they_are_alone_and_one_is_pruned_and_replaced(
+    context, alone, tmp_path
+):
     given = orders([*CONFIGS, CONFIGS[0]], tmp_path, BUDGET)
-    before = {name: value.clone() for name, value in bench.base.model.state_dict().items()}
-    found = together(bench, given, at_once=3, decide=lambda lane, rung: lane != 2)
+    before = {name: value.clone() for name, value in context.base.model.state_dict().items()}
+    found = together(context, given, at_once=3, decide=lambda lane, rung: lane != 2)
     assert (found[2].state, found[2].reason) == ("pruned", "stopped at rung 0")
     assert same(found[2], alone(CONFIGS[1], 2)[0], rungs=1)
     for lane, config in ((1, CONFIGS[0]), (3, CONFIGS[2]), (4, CONFIGS[0])):
@@ -67,7 +69,7 @@ def test_three_that_differ_in_everything_are_what_they_are_alone_and_one_is_prun
         assert [rung.scores for rung in found[lane].rungs] == [rung.scores for rung in expected.rungs]
         assert found[lane].cost.packed == 3 and expected.cost.packed is None
         assert (tmp_path / str(lane) / "weights" / "adapter_model.safetensors").is_file()
-    after = bench.base.model.state_dict()
+    after = context.base.model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -94,10 +96,10 @@ def dropout_of_the_padded_length(monkeypatch):
 
 
 @pytest.mark.parametrize("broken", [None, exchanged_scales, one_stream_of_dropout, dropout_of_the_padded_length])
-def test_a_broken_mixing_would_be_noticed(bench, alone, tmp_path, monkeypatch, broken):
+def test_a_broken_mixing_would_be_noticed(context, alone, tmp_path, monkeypatch, broken):
     if broken:
         broken(monkeypatch)
-    found = together(bench, orders(CONFIGS[:2], tmp_path, BUDGET), 2, decide=lambda lane, rung: False)
+    found = together(context, orders(CONFIGS[:2], tmp_path, BUDGET), 2, decide=lambda lane, rung: False)
     assert all(same(found[n], alone(config, n)[0], 1) for n, config in enumerate(CONFIGS[:2], 1)) == (broken is None)
 
 
@@ -109,25 +111,25 @@ SHAPES = [
 ]
 
 
-def test_other_batches_accumulation_scopes_and_a_cut_last_step(bench, alone, tmp_path):
+def test_other_batches_accumulation_scopes_and_a_cut_last_step(context, alone, tmp_path):
     budget = Budget(examples=22)
-    found = together(bench, orders(SHAPES, tmp_path, budget), 4)
+    found = together(context, orders(SHAPES, tmp_path, budget), 4)
     for lane, config in enumerate(SHAPES, 1):
         assert same(found[lane], alone(config, lane, budget)[0]), f"lane {lane}"
         assert found[lane].cost.steps == alone(config, lane, budget)[0].cost.steps
 
 
-def test_mixed_precision_is_close(bench, alone, tmp_path):
+def test_mixed_precision_is_close(context, alone, tmp_path):
     budget, mixed = Budget(examples=24), [c.model_copy(update={"precision": "bf16"}) for c in CONFIGS[:2]]
-    found = together(bench, orders(mixed, tmp_path, budget), 2)
+    found = together(context, orders(mixed, tmp_path, budget), 2)
     for lane, config in enumerate(mixed, 1):
         assert losses(found[lane]) == pytest.approx(losses(alone(config, lane, budget)[0]), rel=0.01)
 
 
-def test_while_one_is_half_evaluated_nobody_else_has_a_turn(bench, alone, tmp_path):
+def test_while_one_is_half_evaluated_nobody_else_has_a_turn(context, alone, tmp_path):
     """Its adapter is merged into the weights that all share."""
     given = orders(CONFIGS[:2], tmp_path, Budget(examples=24), chunk=5)
-    found = together(bench, given, 1)
+    found = together(context, given, 1)
     for lane, config in enumerate(CONFIGS[:2], 1):
         expected, transcripts = alone(config, lane, Budget(examples=24))
         assert same(found[lane], expected) and found[lane].rungs[0].scores == expected.rungs[0].scores
@@ -135,11 +137,11 @@ def test_while_one_is_half_evaluated_nobody_else_has_a_turn(bench, alone, tmp_pa
         assert heard == [t.hypothesis for t in transcripts]
 
 
-def test_one_that_diverges_and_one_that_cannot_be_stored_end_alone(bench, alone, tmp_path):
+def test_one_that_diverges_and_one_that_cannot_be_stored_end_alone(context, alone, tmp_path):
     wild = CONFIGS[1].model_copy(update={"learning_rate": 1e18, "max_grad_norm": 1e18})
     given = orders([CONFIGS[0], wild, CONFIGS[1]], tmp_path, BUDGET)
     (tmp_path / "3" / "checkpoint").write_text("in the way")
-    found = together(bench, given, 3, decide=lambda lane, rung: False)
+    found = together(context, given, 3, decide=lambda lane, rung: False)
     assert found[2].state == "pruned" and found[2].reason.startswith("diverged at step")
     assert found[3].type == "failed" and not found[3].poisoned and "Exists" in found[3].reason
     assert same(found[1], alone(CONFIGS[0], 1)[0], 1)
@@ -147,9 +149,9 @@ def test_one_that_diverges_and_one_that_cannot_be_stored_end_alone(bench, alone,
 
 @pytest.mark.parametrize("fits", [1, 0])
 def test_memory_that_is_too_small_for_all_is_taken_in_turns_and_for_one_is_its_outcome(
-    bench, alone, tmp_path, monkeypatch, fits
+    context, alone, tmp_path, monkeypatch, fits
 ):
-    passes, tried = Pack._passes, []
+    passes, tried = PackedTraining._passes, []
 
     def small(self, members):
         tried.append(len(members))
@@ -157,8 +159,8 @@ def test_memory_that_is_too_small_for_all_is_taken_in_turns_and_for_one_is_its_o
         if len(members) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Pack, "_passes", small)
-    found = together(bench, orders(CONFIGS[:2], tmp_path, BUDGET), 2, decide=lambda lane, rung: False)
+    monkeypatch.setattr(PackedTraining, "_passes", small)
+    found = together(context, orders(CONFIGS[:2], tmp_path, BUDGET), 2, decide=lambda lane, rung: False)
     assert tried[:3] == [2, 1, 1]
     for lane, config in enumerate(CONFIGS[:2], 1):
         if fits:
@@ -167,12 +169,12 @@ def test_memory_that_is_too_small_for_all_is_taken_in_turns_and_for_one_is_its_o
             assert found[lane].reason == "out_of_memory"
 
 
-def test_a_view_shares_every_weight_and_nothing_else(bench):
-    other = view(bench.base)
-    mine, theirs = dict(bench.base.model.named_parameters()), dict(other.model.named_parameters())
+def test_a_view_shares_every_weight_and_nothing_else(context):
+    other = view(context.base)
+    mine, theirs = dict(context.base.model.named_parameters()), dict(other.model.named_parameters())
     assert mine.keys() == theirs.keys() and all(mine[name] is theirs[name] for name in mine)
-    assert not set(map(id, bench.base.model.modules())) & set(map(id, other.model.modules()))
-    assert other.model.config is not bench.base.model.config
+    assert not set(map(id, context.base.model.modules())) & set(map(id, other.model.modules()))
+    assert other.model.config is not context.base.model.config
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ from trials import run, seen
 from harness.catalog import ROOT
 from harness.data.batches import Batch
 from harness.evaluation import decoding as evaluate
-from harness.evaluation.decoding import halving, transcribe
-from harness.model import encoder_cache as prefix
+from harness.evaluation.decoding import halve_on_out_of_memory, transcribe
+from harness.model import encoder_cache as encoder_states
 from harness.model.base import load_base
-from harness.model.encoder_cache import Prefixes
+from harness.model.encoder_cache import EncoderStateCache
 from harness.model.parameters import OFFICIAL
 from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
 from harness.spec.techniques import STANDARD
 from harness.spec.trial import TrialConfig
-from harness.training.context import clips_at_once, decoding_bytes, make_accelerator, make_bench
+from harness.training.context import clips_at_once, decoding_bytes, make_accelerator, make_context
 
 CPU = torch.device("cpu")
 
@@ -33,32 +33,32 @@ def told(folder):
 
 
 @pytest.fixture(scope="module")
-def usual(bench, tmp_path_factory):
+def usual(context, tmp_path_factory):
     """A trial with all techniques, and its transcripts."""
     folder = tmp_path_factory.mktemp("usual")
     config = TrialConfig(
         method="lora", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=("q_proj", "v_proj"), learning_rate=3e-3,
         per_device_train_batch_size=8,
     )  # fmt: skip
-    return config, run(bench, config, folder), told(folder)
+    return config, run(context, config, folder), told(folder)
 
 
 @pytest.mark.parametrize("technique", ["sdpa", "fused", "merging", "sorting"])
-def test_a_trial_without_a_technique_is_the_same_trial(bench, usual, tmp_path, technique):
+def test_a_trial_without_a_technique_is_the_same_trial(context, usual, tmp_path, technique):
     config, found, texts = usual
     techniques = tuple(name for name in STANDARD if name != technique)
     base = load_base("demo", CPU, sdpa="sdpa" in techniques)
     assert base.model.config._attn_implementation == ("eager" if technique == "sdpa" else "sdpa")
-    bare = make_bench(base, bench.speech, bench.task, techniques=techniques)
+    bare = make_context(base, context.speech, context.task, techniques=techniques)
     without = run(bare, config, tmp_path)
     assert [rung.loss for rung in without.rungs] == pytest.approx([rung.loss for rung in found.rungs], rel=1e-4)
     assert told(tmp_path) == texts
 
 
-def test_compiled_layers_train_as_written_ones_do(bench, usual, tmp_path):
+def test_compiled_layers_train_as_written_ones_do(context, usual, tmp_path):
     config, found, texts = usual
     techniques = (*STANDARD, "compile")
-    made = make_bench(bench.base, bench.speech, bench.task, techniques=techniques)
+    made = make_context(context.base, context.speech, context.task, techniques=techniques)
     assert made.decoding.static_cache
     pieces = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     compiled = run(made, config, tmp_path)
@@ -68,49 +68,51 @@ def test_compiled_layers_train_as_written_ones_do(bench, usual, tmp_path):
         [rung.train_loss for rung in found.rungs], rel=1e-4
     )
     assert told(tmp_path) == texts
-    assert all(module._compiled_call_impl is None for module in bench.base.model.modules()), "the base is as it was"
+    assert all(module._compiled_call_impl is None for module in context.base.model.modules()), "the base is as it was"
 
 
-def test_length_bucketing_changes_the_order_of_examples_and_nothing_else(bench, lora, tmp_path):
+def test_length_bucketing_changes_the_order_of_examples_and_nothing_else(context, lora, tmp_path):
     """Without a step's effect on the next, an epoch's loss is that of all its examples, whatever else is padded."""
     still = changed(lora, learning_rate=1e-12, lora_dropout=0.0)
     epoch = Budget(examples=48)
-    apart = run(bench, still, tmp_path / "apart", budget=epoch)
-    bucketed = run(bench, changed(still, group_by_length=True), tmp_path / "bucketed", budget=epoch)
+    apart = run(context, still, tmp_path / "apart", budget=epoch)
+    bucketed = run(context, changed(still, group_by_length=True), tmp_path / "bucketed", budget=epoch)
     assert bucketed.rungs[0].train_loss == pytest.approx(apart.rungs[0].train_loss, rel=1e-6)
     assert bucketed.rungs[0].train_loss != apart.rungs[0].train_loss, "the order is another"
     assert bucketed.rungs[0].loss == pytest.approx(apart.rungs[0].loss, rel=1e-6)
     assert told(tmp_path / "apart") == told(tmp_path / "bucketed")
 
 
-def test_states_that_stay_on_the_device_are_those_of_the_file(bench, lora, tmp_path):
-    kept = replace(bench, prefixes=Prefixes(bench.speech, tmp_path / "prefixes"))
+def test_states_that_stay_on_the_device_are_those_of_the_file(context, lora, tmp_path):
+    kept = replace(context, encoder_cache=EncoderStateCache(context.speech, tmp_path / "prefixes"))
     config = changed(lora, scope="decoder")
     from_file = run(kept, config, tmp_path / "file")
-    found = kept.prefixes.of(kept.base, config, "fp32")
+    found = kept.encoder_cache.of(kept.base, config, "fp32")
     rows = kept.speech.rows("validation")
-    assert kept.prefixes.settle(found, CPU) == 0, "a CPU has the file in its memory"
-    assert kept.prefixes.settle(found, CPU, room=10) == 0 and found.resident is None, "no room"
-    assert kept.prefixes.settle(found, CPU, room=10**9) == found.states.nbytes
+    assert kept.encoder_cache.settle(found, CPU) == 0, "a CPU has the file in its memory"
+    assert kept.encoder_cache.settle(found, CPU, room=10) == 0 and found.resident is None, "no room"
+    assert kept.encoder_cache.settle(found, CPU, room=10**9) == found.states.nbytes
     assert torch.equal(found.take(rows), torch.from_numpy(found.states[rows]))
     assert seen(run(kept, config, tmp_path / "resident")) == seen(from_file)
     more = kept.speech.rows("test")
     found.fill(rows, kept.base, 8, make_accelerator("fp32", CPU))
     assert found.resident is not None
-    other = Prefixes(kept.speech, tmp_path / "prefixes").of(kept.base, config, "fp32")
+    other = EncoderStateCache(kept.speech, tmp_path / "prefixes").of(kept.base, config, "fp32")
     other.fill(more, kept.base, 8, make_accelerator("fp32", CPU))
     assert found.fill(more, kept.base, 8, make_accelerator("fp32", CPU)) == 0, "another process has filled them"
     assert found.resident is None, "but the copy lacks them"
 
 
-def test_memory_that_runs_out_is_taken_from_the_resident_states_first(bench, lora, tmp_path, monkeypatch):
-    kept = replace(bench, prefixes=Prefixes(bench.speech, tmp_path / "prefixes"))
-    settled = prefix.Prefixes.settle
-    monkeypatch.setattr(prefix.Prefixes, "settle", lambda self, found, device: settled(self, found, CPU, 10**9))
+def test_memory_that_runs_out_is_taken_from_the_resident_states_first(context, lora, tmp_path, monkeypatch):
+    kept = replace(context, encoder_cache=EncoderStateCache(context.speech, tmp_path / "prefixes"))
+    settled = encoder_states.EncoderStateCache.settle
+    monkeypatch.setattr(
+        encoder_states.EncoderStateCache, "settle", lambda self, found, device: settled(self, found, CPU, 10**9)
+    )
     move = Batch.to
 
     def to(batch, device):
-        if any(one.resident is not None for one in kept.prefixes.opened.values()):
+        if any(one.resident is not None for one in kept.encoder_cache.opened.values()):
             raise torch.OutOfMemoryError("the states take all of it")
         return move(batch, device)
 
@@ -118,12 +120,12 @@ def test_memory_that_runs_out_is_taken_from_the_resident_states_first(bench, lor
     result = run(kept, changed(lora, scope="decoder"), tmp_path / "trial")
     assert (result.state, result.cost.resident_bytes) == ("complete", 0)
     assert result.cost.per_device_train_batch_size == 8, "the micro-batch was not to blame"
-    assert not kept.prefixes.roomy
+    assert not kept.encoder_cache.roomy
 
 
-def test_a_batch_that_memory_does_not_hold_is_decoded_in_halves(bench, monkeypatch):
-    rows, accelerator = bench.speech.rows("test"), make_accelerator("fp32", CPU)
-    whole = transcribe(bench.base.model, bench.base, bench.speech, rows, bench.decoding, accelerator)
+def test_a_batch_that_memory_does_not_hold_is_decoded_in_halves(context, monkeypatch):
+    rows, accelerator = context.speech.rows("test"), make_accelerator("fp32", CPU)
+    whole = transcribe(context.base.model, context.base, context.speech, rows, context.decoding, accelerator)
     sizes, encode = [], evaluate.encode
 
     def narrow(model, inputs, *rest):
@@ -133,7 +135,7 @@ def test_a_batch_that_memory_does_not_hold_is_decoded_in_halves(bench, monkeypat
         return encode(model, inputs, *rest)
 
     monkeypatch.setattr(evaluate, "encode", narrow)
-    assert transcribe(bench.base.model, bench.base, bench.speech, rows, bench.decoding, accelerator) == whole
+    assert transcribe(context.base.model, context.base, context.speech, rows, context.decoding, accelerator) == whole
     assert sizes == [3, 3, 3, 3]
 
 
@@ -142,7 +144,7 @@ def test_a_clip_alone_that_memory_does_not_hold_is_an_error():
         raise torch.OutOfMemoryError(f"{len(batch)} clips")
 
     with pytest.raises(torch.OutOfMemoryError, match="1 clips"):
-        halving(hear, [1, 2, 3])
+        halve_on_out_of_memory(hear, [1, 2, 3])
 
 
 def test_a_gpu_decodes_as_many_clips_as_half_of_its_memory_should_hold(monkeypatch):

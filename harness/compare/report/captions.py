@@ -2,75 +2,75 @@
 
 import json
 
-from harness.compare.board import Board
-from harness.compare.tables.leaderboard import trial_counts
+from harness.compare.leaderboard import Leaderboard
+from harness.compare.tables.rows import trial_counts
 from harness.orchestration.summary import disagreement
 
 METRICS = {"wer": "normalised WER", "wer_raw": "WER of the raw texts", "cer": "normalised CER"}
 
 
-def captions(board: Board) -> list[str]:
+def captions(leaderboard: Leaderboard) -> list[str]:
     """The paragraphs below the leaderboard."""
     return [
         text
         for text in (
-            _data(board),
-            _errors(board),
-            _choice(board),
-            _judging(board),
-            _data_curve(board),
-            *_warnings(board),
+            _data(leaderboard),
+            _errors(leaderboard),
+            _choice(leaderboard),
+            _judging(leaderboard),
+            _data_curve(leaderboard),
+            *_warnings(leaderboard),
         )
         if text
     ]
 
 
-def paper_caption(board: Board) -> str:
+def paper_caption(leaderboard: Leaderboard) -> str:
     """The caption of the LaTeX table: normaliser, meaning of +-, K, test and family size."""
-    return f"{_data(board)} {_errors(board)}"
+    return f"{_data(leaderboard)} {_errors(leaderboard)}"
 
 
-def _data(board: Board) -> str:
-    test, words = board.test, int(board.systems[0].length("wer").sum())
-    decodings = sorted({row.decoding for row in board.rows if row.kind != "external"})
+def _data(leaderboard: Leaderboard) -> str:
+    test, words = leaderboard.test, int(leaderboard.systems[0].length("wer").sum())
+    decodings = sorted({row.decoding for row in leaderboard.rows if row.kind != "external"})
     hours = sum(seconds or 0.0 for seconds in test.seconds)
     length = f", {hours:.0f} s of audio" if hours else ""
     return (
-        f"{board.split.capitalize()}: {len(test.ids)} utterances{length}, {words} words. "
-        f"Ranked by {METRICS[board.judge.metric]}. Normaliser: {board.scoring.shown}."
+        f"{leaderboard.split.capitalize()}: {len(test.ids)} utterances{length}, {words} words. "
+        f"Ranked by {METRICS[leaderboard.judge.metric]}. Normaliser: {leaderboard.scoring.shown}."
         + (f" Decoding: {'; '.join(decodings)}." if decodings else "")
     )
 
 
-def _errors(board: Board) -> str:
-    blocks = board.judge.blocks
-    if all(row.ci_high is None for row in board.rows):
+def _errors(leaderboard: Leaderboard) -> str:
+    blocks = leaderboard.judge.blocks
+    if all(row.ci_high is None for row in leaderboard.rows):
         return f"No inference: K = {blocks.number} {blocks.kind} are fewer than 5, so no interval is printed."
-    family = max(c.family for c in board.comparisons) if board.comparisons else 0
+    family = max(c.family for c in leaderboard.comparisons) if leaderboard.comparisons else 0
     text = f"± is half the 95 % jackknife-t interval over K = {blocks.number} {blocks.kind}."
     if not family:
         return text
     tests = "1 comparison" if family == 1 else f"{family} comparisons"
-    against = f"Differences, in points, are to {board.reference}. " if family else ""
+    against = f"Differences, in points, are to {leaderboard.reference}. " if family else ""
     return f"{text} {against}Holm p: jackknife-t, adjusted over the reference's family of {tests}."
 
 
-def _choice(board: Board) -> str:
-    counts = trial_counts([record for held in board.records.values() for _, record in held])
+def _choice(leaderboard: Leaderboard) -> str:
+    counts = trial_counts([record for held in leaderboard.records.values() for _, record in held])
     trials = ", ".join(f"{number} {state}" for state, number in counts.items())
     parts = []
     if trials:
         parts.append(
             f"Tuned rows were chosen on validation (trials: {trials}); gap: test less validation WER, in points."
         )
-    if board.best and any(row.tied_with_best is not None for row in board.rows):
-        how = "best on validation" if board.records else "lowest here, and so flattered by chance"
-        parts.append(f"Tied: Holm p of .05 or more against {board.best} ({how}).")
-    cost = next((s.record.cost for s in board.systems if s.record and s.record.cost), None)
+    if leaderboard.best and any(row.tied_with_best is not None for row in leaderboard.rows):
+        how = "best on validation" if leaderboard.records else "lowest here, and so flattered by chance"
+        parts.append(f"Tied: Holm p of .05 or more against {leaderboard.best} ({how}).")
+    cost = next((s.record.cost for s in leaderboard.systems if s.record and s.record.cost), None)
     if cost:
         kind = "of the trainer process (no GPU)" if cost.memory_kind == "process_rss" else "reserved on the GPU"
         parts.append(f"Peak memory {kind}.")
-    packed = [s.name for s in board.systems if s.record and s.record.cost and s.record.cost.packed]
+    packed = [s.name for s in leaderboard.systems if s.record and s.record.cost and s.record.cost.packed]
     if packed:
         parts.append(
             f"Trained in one pass with other trials: {', '.join(packed)}; training time and memory are shares."
@@ -78,19 +78,19 @@ def _choice(board: Board) -> str:
     return " ".join(parts)
 
 
-def _data_curve(board: Board) -> str:
-    points = [f"{p.hours:.2g} h {100 * p.rate:.1f} %" for p in board.data_curve if p.hours]
+def _data_curve(leaderboard: Leaderboard) -> str:
+    points = [f"{p.hours:.2g} h {100 * p.rate:.1f} %" for p in leaderboard.data_curve if p.hours]
     if not points:
         return ""
     return f"By hours of training speech, the best trial's settings under the same budget: {', '.join(points)}."
 
 
-def _judging(board: Board) -> str:
+def _judging(leaderboard: Leaderboard) -> str:
     """Where rungs were judged on the loss, how far that can be trusted."""
     parts = []
-    for folder in board.studies:
+    for folder in leaderboard.studies:
         space = json.loads(folder.manifest.read_text(encoding="utf-8"))["identity"]["space"]
-        trials = [record for _, record in board.records[folder.path.name] if record.kind == "trial"]
+        trials = [record for _, record in leaderboard.records[folder.path.name] if record.kind == "trial"]
         if space.get("judge") == "loss" and (found := disagreement(trials)):
             parts.append(
                 f"Rungs before the last were judged on the loss, which ranks {found[0]} of {found[1]} pairs of "
@@ -99,19 +99,19 @@ def _judging(board: Board) -> str:
     return " ".join(parts)
 
 
-def _warnings(board: Board) -> list[str]:
+def _warnings(leaderboard: Leaderboard) -> list[str]:
     found = []
-    if board.judge.blocks.warning:
-        found.append(f"Note: {board.judge.blocks.warning}.")
-    if board.split == "validation" and board.records:
+    if leaderboard.judge.blocks.warning:
+        found.append(f"Note: {leaderboard.judge.blocks.warning}.")
+    if leaderboard.split == "validation" and leaderboard.records:
         found.append("Note: tuned rows were selected on these very data, which flatters them; test was not read.")
-    single = [s.name for s in board.systems if len(s.runs) == 1 and s.kind in ("recipe", "trial")]
+    single = [s.name for s in leaderboard.systems if len(s.runs) == 1 and s.kind in ("recipe", "trial")]
     if single:
         found.append(
             f"Note: {len(single)} trained {'row has' if len(single) == 1 else 'rows have'} one run only, so what is "
             "said holds on this test set only; replicates with fresh seeds would tell more."
         )
-    empty = int((board.systems[0].length("wer") == 0).sum())
+    empty = int((leaderboard.systems[0].length("wer") == 0).sum())
     if empty:
         found.append(f"Note: {empty} references are empty; what was inserted there counts.")
     return found

@@ -1,6 +1,6 @@
 """Single clips as a reader wants to see them: condition, time, what was said, what was heard, WER."""
 
-from harness.compare.board import Board
+from harness.compare.leaderboard import Leaderboard
 from harness.compare.scoring.systems import run_errors
 from harness.spec.base import Spec
 
@@ -19,16 +19,16 @@ class Example(Spec):
     wer: float | None
 
 
-def examples(board: Board, count: int) -> list[Example]:
+def examples(leaderboard: Leaderboard, count: int) -> list[Example]:
     """`count` clips, evenly spread over the split, by every system; inference is what one clip alone takes on average.
 
     Of several seeds the first is shown.
     """
-    test = board.test
+    test = leaderboard.test
     places = range(0, len(test.ids), max(1, len(test.ids) // count)) if count else range(0)
     rows = []
     for place in list(places)[:count]:
-        for system in board.systems:
+        for system in leaderboard.systems:
             run = system.runs[0]
             words = int(run.counts.words.reference[place])
             errors = int(run_errors(run.counts, "wer")[place])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.compare.board import Board
+from harness.compare.leaderboard import Leaderboard
 from harness.compare.report.page import Picture
 from harness.compare.scoring.systems import Records
 from harness.compare.statistics.search_curves import BudgetPoint, CurvePoint, Importance
@@ -44,34 +44,37 @@ def short(name: str) -> str:
 
 
 def draw_all(
-    board: Board, curves: Sequence[CurvePoint], budget: Sequence[BudgetPoint], importances: Sequence[Importance]
+    leaderboard: Leaderboard,
+    curves: Sequence[CurvePoint],
+    budget: Sequence[BudgetPoint],
+    importances: Sequence[Importance],
 ) -> list[Picture]:
     """Draw every figure for which there are data, and write each in three formats to figures/."""
-    rate, kind = _rate(board).removesuffix(" %"), board.groups[0].grouping if board.groups else ""
-    parts = len({row.group for row in board.groups if row.grouping == kind})
+    rate, kind = _rate(leaderboard).removesuffix(" %"), leaderboard.groups[0].grouping if leaderboard.groups else ""
+    parts = len({row.group for row in leaderboard.groups if row.grouping == kind})
     method = importances[0].method if importances else ""
     decoded = any(point.wer is not None for point in curves)
-    timed = sum(row.train_seconds is not None for row in board.rows) > 1
+    timed = sum(row.train_seconds is not None for row in leaderboard.rows) > 1
     wanted: list[tuple[bool, str, str, Draw, float]] = [
         (True, "ranking", f"{rate} with 95 % intervals; filled: tied with the best",
-         lambda f: ranking(f, board), 0.22 * len(board.rows) + 0.8),
+         lambda f: ranking(f, leaderboard), 0.22 * len(leaderboard.rows) + 0.8),
         (timed, "pareto", f"{rate} against training time; filled: on the Pareto front",
-         lambda f: pareto(f, board), 2.4),
+         lambda f: pareto(f, leaderboard), 2.4),
         (decoded, "learning_curves", "Validation WER of each trial; dashed: pruned",
          lambda f: learning(f, curves), 2.4),
         (bool(curves), "parallel_coordinates", "Sampled settings and validation WER of each trial",
-         lambda f: parallel(f, board), 2.6),
+         lambda f: parallel(f, leaderboard), 2.6),
         (bool(importances), "importances", f"Importance of settings for validation WER ({method})",
          lambda f: bars(f, importances), 0.2 * len(importances) + 0.9),
         (bool(budget), "budget", "Expected best validation WER of n random trials, 80 % band",
          lambda f: expected(f, budget), 2.4),
-        (bool(board.data_curve), "data_curve", f"{rate} of the best settings by hours of speech, 95 % intervals",
-         lambda f: hours(f, board), 2.4),
+        (bool(leaderboard.data_curve), "data_curve", f"{rate} of the best settings by hours of speech, 95 % intervals",
+         lambda f: hours(f, leaderboard), 2.4),
         (parts > 0, "groups", f"{rate} by {kind}",
-         lambda f: groups(f, board), min(9.0, 0.13 * parts * (len(board.rows) + 1) + 1.0)),
+         lambda f: groups(f, leaderboard), min(9.0, 0.13 * parts * (len(leaderboard.rows) + 1) + 1.0)),
     ]  # fmt: skip
     found = [(name, caption, draw, height) for there, name, caption, draw, height in wanted if there]
-    return [_drawn(board.folder / "figures", *each) for each in found]
+    return [_drawn(leaderboard.folder / "figures", *each) for each in found]
 
 
 def _drawn(folder: Path, name: str, caption: str, draw: Draw, height: float) -> Picture:
@@ -89,9 +92,9 @@ def _drawn(folder: Path, name: str, caption: str, draw: Draw, height: float) -> 
     return Picture(name, caption, (folder / f"{name}.svg").read_bytes())
 
 
-def ranking(figure: "Figure", board: Board) -> None:
+def ranking(figure: "Figure", leaderboard: Leaderboard) -> None:
     """Systems by rate with intervals; a bar below joins those tied with the best, as in a critical-difference plot."""
-    axes, rows = figure.subplots(), board.rows
+    axes, rows = figure.subplots(), leaderboard.rows
     for place, row in enumerate(rows):
         low, high = (row.ci_low, row.ci_high) if row.ci_low is not None and row.ci_high is not None else (row.rate,) * 2
         axes.plot([100 * low, 100 * high], [place, place], color=COLOURS[0])
@@ -103,17 +106,17 @@ def ranking(figure: "Figure", board: Board) -> None:
     if len(tied) > 1:
         edge = axes.get_xlim()[1]
         axes.plot([edge, edge], [min(tied) - 0.2, max(tied) + 0.2], color="black", linewidth=2.5, clip_on=False)
-    axes.set_xlabel(_rate(board))
+    axes.set_xlabel(_rate(leaderboard))
 
 
-def _rate(board: Board) -> str:
-    return f"{board.judge.metric.upper().replace('_', ' ')} %"
+def _rate(leaderboard: Leaderboard) -> str:
+    return f"{leaderboard.judge.metric.upper().replace('_', ' ')} %"
 
 
-def pareto(figure: "Figure", board: Board) -> None:
+def pareto(figure: "Figure", leaderboard: Leaderboard) -> None:
     """Rate against training time."""
     axes = figure.subplots()
-    for place, row in enumerate(board.rows):
+    for place, row in enumerate(leaderboard.rows):
         if row.train_seconds is None:
             continue
         colour = COLOURS[place % len(COLOURS)]
@@ -122,7 +125,7 @@ def pareto(figure: "Figure", board: Board) -> None:
         axes.plot(row.train_seconds, 100 * row.rate, marker, color=colour, markerfacecolor=filled, linestyle="none",
                   label=short(row.system))  # fmt: skip
     axes.set_xlabel("training, seconds")
-    axes.set_ylabel(_rate(board))
+    axes.set_ylabel(_rate(leaderboard))
     axes.margins(0.1)
     figure.legend(loc="outside upper center", ncols=2, fontsize=7, handletextpad=0.2, columnspacing=0.8)
 
@@ -152,17 +155,17 @@ def learning(figure: "Figure", curves: Sequence[CurvePoint]) -> None:
     axes.set_ylabel("validation WER %")
 
 
-def _sampled(board: Board) -> tuple[list[str], list[tuple[dict[str, object], float]]]:
+def _sampled(leaderboard: Leaderboard) -> tuple[list[str], list[tuple[dict[str, object], float]]]:
     """The settings that differ between trials, and each judged trial's settings with its WER."""
-    held: Records = [item for records in board.records.values() for item in records if item[1].kind == "trial"]
+    held: Records = [item for records in leaderboard.records.values() for item in records if item[1].kind == "trial"]
     found = [(record.config.settings(), record.scores.wer) for _, record in held if record.scores]
     names = sorted({name for settings, _ in found for name in settings})
     return [n for n in names if len({str(settings.get(n)) for settings, _ in found}) > 1], found
 
 
-def parallel(figure: "Figure", board: Board) -> None:
+def parallel(figure: "Figure", leaderboard: Leaderboard) -> None:
     """Each trial as a line through its settings; the darker, the lower its WER."""
-    names, trials = _sampled(board)
+    names, trials = _sampled(leaderboard)
     axes = figure.subplots()
     if not names:
         axes.text(0.5, 0.5, "no setting differs", ha="center")
@@ -228,12 +231,12 @@ def expected(figure: "Figure", budget: Sequence[BudgetPoint]) -> None:
     axes.legend()
 
 
-def hours(figure: "Figure", board: Board) -> None:
+def hours(figure: "Figure", leaderboard: Leaderboard) -> None:
     """Rate over hours of training speech, on a logarithmic axis that bears the hours themselves."""
     axes = figure.subplots()
     axes.set_xscale("log")
-    for place, study in enumerate(dict.fromkeys(point.study for point in board.data_curve)):
-        points = [p for p in board.data_curve if p.study == study and p.hours]
+    for place, study in enumerate(dict.fromkeys(point.study for point in leaderboard.data_curve)):
+        points = [p for p in leaderboard.data_curve if p.study == study and p.hours]
         x, y = [p.hours or 0.0 for p in points], [100 * p.rate for p in points]
         known = [p for p in points if p.ci_low is not None and p.ci_high is not None]
         colour = COLOURS[place % len(COLOURS)]
@@ -242,29 +245,29 @@ def hours(figure: "Figure", board: Board) -> None:
             axes.plot(
                 [p.hours or 0.0] * 2, [100 * (p.ci_low or 0), 100 * (p.ci_high or 0)], color=colour, linewidth=0.8
             )
-    ticks = sorted({p.hours for p in board.data_curve if p.hours})
+    ticks = sorted({p.hours for p in leaderboard.data_curve if p.hours})
     axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
     axes.minorticks_off()
     axes.margins(0.1)
     axes.set_xlabel("hours of training speech")
-    axes.set_ylabel(_rate(board))
-    if len(board.studies) > 1:
+    axes.set_ylabel(_rate(leaderboard))
+    if len(leaderboard.studies) > 1:
         axes.legend()
 
 
-def groups(figure: "Figure", board: Board) -> None:
+def groups(figure: "Figure", leaderboard: Leaderboard) -> None:
     """Rates by group under the first grouping, one bar a system."""
     axes = figure.subplots()
-    kind = board.groups[0].grouping
-    names = list(dict.fromkeys(row.group for row in board.groups if row.grouping == kind))[:20]
-    systems = [row.system for row in board.rows][: len(COLOURS)]
-    held = {(row.group, row.system): row.rate for row in board.groups if row.grouping == kind}
+    kind = leaderboard.groups[0].grouping
+    names = list(dict.fromkeys(row.group for row in leaderboard.groups if row.grouping == kind))[:20]
+    systems = [row.system for row in leaderboard.rows][: len(COLOURS)]
+    held = {(row.group, row.system): row.rate for row in leaderboard.groups if row.grouping == kind}
     high = 0.8 / len(systems)
     for place, system in enumerate(systems):
-        heights = [place_of - 0.4 + high * (place + 0.5) for place_of in range(len(names))]
+        heights = [compute_options - 0.4 + high * (place + 0.5) for compute_options in range(len(names))]
         values = [100 * (held[name, system] or 0.0) for name in names]
         axes.barh(heights, values, height=high, color=COLOURS[place], label=short(system))
     axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.invert_yaxis()
-    axes.set_xlabel(_rate(board))
+    axes.set_xlabel(_rate(leaderboard))
     figure.legend(loc="outside upper center", ncols=2, fontsize=7, handlelength=1.0, columnspacing=0.8)

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from harness import catalog
-from harness.compare.board import Board
+from harness.compare.leaderboard import Leaderboard
 from harness.compare.report.captions import captions
 from harness.compare.statistics.data_curve import FRACTION_FIELDS, DataPoint
 from harness.compare.tables import columns
@@ -55,54 +55,54 @@ def _asset(name: str) -> Markup:
     return Markup(text)  # noqa: S704 - our own file, not data
 
 
-def leaderboard_page(board: Board) -> str:
+def leaderboard_page(leaderboard: Leaderboard) -> str:
     """The table alone."""
-    shown = columns.filled(columns.chosen("full", board.judge.metric), board.rows)
+    shown = columns.filled(columns.chosen("full", leaderboard.judge.metric), leaderboard.rows)
     page = _environment().get_template("leaderboard.html.j2")
     return page.render(
-        title=visible(board.title),
+        title=visible(leaderboard.title),
         style=_asset("style.css"),
         columns=shown,
-        rows=board.rows,
-        captions=captions(board),
+        rows=leaderboard.rows,
+        captions=captions(leaderboard),
     )
 
 
-def report_page(board: Board, pictures: Sequence[Picture], published: Sequence[Figure], lead: str) -> str:
+def report_page(leaderboard: Leaderboard, pictures: Sequence[Picture], published: Sequence[Figure], lead: str) -> str:
     """Everything in one file: table, Pareto, differences, figures, groups, transcripts with audio."""
-    shown = columns.filled(columns.chosen("full", board.judge.metric), board.rows)
-    short = {column.name for column in columns.chosen("short", board.judge.metric)} | {"claim", "seeds", "pareto"}
-    utterances, left_out = _utterances(board)
-    costs = [(f, label) for f, label in COSTS.items() if any(getattr(r, f) is not None for r in board.rows)]
+    shown = columns.filled(columns.chosen("full", leaderboard.judge.metric), leaderboard.rows)
+    short = {column.name for column in columns.chosen("short", leaderboard.judge.metric)} | {"claim", "seeds", "pareto"}
+    utterances, left_out = _utterances(leaderboard)
+    costs = [(f, label) for f, label in COSTS.items() if any(getattr(r, f) is not None for r in leaderboard.rows)]
     data = {
         "short": [column.name in short for column in shown],
-        "metric": board.judge.metric.upper().replace("_", " "),
-        "points": [_point(row, [field for field, _ in costs]) for row in board.rows],
-        "systems": [row.system for row in board.rows],
+        "metric": leaderboard.judge.metric.upper().replace("_", " "),
+        "points": [_point(row, [field for field, _ in costs]) for row in leaderboard.rows],
+        "systems": [row.system for row in leaderboard.rows],
         "utterances": utterances,
     }
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
-            title=visible(board.title),
+            title=visible(leaderboard.title),
             lead=lead,
             style=_asset("style.css"),
             script=_asset("report.js"),
             columns=shown,
-            rows=board.rows,
-            captions=captions(board),
-            notes=[(row.system, row.notes) for row in board.rows if row.notes],
+            rows=leaderboard.rows,
+            captions=captions(leaderboard),
+            notes=[(row.system, row.notes) for row in leaderboard.rows if row.notes],
             costs=costs,
             significance_fields=DIFFERENCE,
-            significance=[_difference(c) for c in board.comparisons],
+            significance=[_difference(c) for c in leaderboard.comparisons],
             hour_fields=FRACTION_FIELDS,
-            hours=[_hours(point) for point in board.data_curve],
+            hours=[_hours(point) for point in leaderboard.data_curve],
             figures=[(p.name, p.caption, base64.b64encode(p.svg).decode()) for p in pictures],
-            group_fields=["grouping", "group", "utterances", *(row.system for row in board.rows)],
-            groups=_groups(board),
+            group_fields=["grouping", "group", "utterances", *(row.system for row in leaderboard.rows)],
+            groups=_groups(leaderboard),
             time_fields=["study", "phase", "share", "what it is"],
-            time=[(f.path.name, *row) for f in board.studies for row in time_table(time_spent(f))],
+            time=[(f.path.name, *row) for f in leaderboard.studies for row in time_table(time_spent(f))],
             published_fields=["system", "figure", "data", "source", "what differs"],
             published=[(f.system, f.shown, f"{f.data}, {f.split}", f.source, f.differs) for f in published],
             data=data,
@@ -132,53 +132,53 @@ def _hours(p: DataPoint) -> list[str]:
     return [p.system, part, length, str(p.seeds), percent(p.rate), interval, percent(p.wer_validation)]
 
 
-def _groups(board: Board) -> list[list[str]]:
+def _groups(leaderboard: Leaderboard) -> list[list[str]]:
     """One line a group, one column a system."""
     held: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in board.groups:
+    for row in leaderboard.groups:
         held.setdefault((row.grouping, row.group), {})[row.system] = row
     lines = []
     for (kind, name), found in held.items():
         some = next(iter(found.values()))
-        lines.append([kind, name, str(some.utterances), *(percent(found[row.system].rate) for row in board.rows)])
+        lines.append([kind, name, str(some.utterances), *(percent(found[row.system].rate) for row in leaderboard.rows)])
     return lines
 
 
-def _utterances(board: Board) -> tuple[list[dict[str, Any]], int]:
+def _utterances(leaderboard: Leaderboard) -> tuple[list[dict[str, Any]], int]:
     """The utterances of the browser, those on which systems differ most first, and how many had to stay out."""
-    systems = {system.name: system.runs[0] for system in board.systems}
-    runs = [systems[row.system] for row in board.rows]
+    systems = {system.name: system.runs[0] for system in leaderboard.systems}
+    runs = [systems[row.system] for row in leaderboard.rows]
     errors = np.array([run.counts.words.errors for run in runs])
     order = np.argsort(-(errors.max(axis=0) - errors.min(axis=0)), kind="stable")
-    audio, size = _Audio(board), 0
+    audio, size = _Audio(leaderboard), 0
     found: list[dict[str, Any]] = []
     for row in (int(place) for place in order):
         texts = [run.hypotheses[row] for run in runs]
-        size += len(board.test.references[row]) + sum(map(len, texts))
+        size += len(leaderboard.test.references[row]) + sum(map(len, texts))
         if size > MOST_TEXT and found:
             break
-        about = (board.test.speakers[row], board.test.conditions[row])
+        about = (leaderboard.test.speakers[row], leaderboard.test.conditions[row])
         found.append(
             {
-                "id": board.test.ids[row],
+                "id": leaderboard.test.ids[row],
                 "about": " · ".join(name for name in about if name),
-                "reference": board.test.references[row],
+                "reference": leaderboard.test.references[row],
                 "hypotheses": texts,
                 "errors": errors[:, row].tolist(),
-                "audio": audio.embedded(board.test.ids[row]),
+                "audio": audio.embedded(leaderboard.test.ids[row]),
             }
         )
-    return found, len(board.test.ids) - len(found)
+    return found, len(leaderboard.test.ids) - len(found)
 
 
 class _Audio:
     """Recordings as data addresses, until the report would become too large."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, leaderboard: Leaderboard) -> None:
         self._left, self._folder = MOST_AUDIO, None
-        if board.task is not None:
+        if leaderboard.task is not None:
             try:
-                sources = catalog.task(board.task).sources
+                sources = catalog.task(leaderboard.task).sources
                 if len(sources) == 1 and isinstance(sources[0], FolderSource):  # ids are then files of its folder
                     self._folder = sources[0].folder.resolve()
             except UserError:  # the speech is not here: transcripts need no audio

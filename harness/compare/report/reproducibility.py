@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from harness.compare.board import Board
+from harness.compare.leaderboard import Leaderboard
 from harness.compare.report.captions import captions
 from harness.compare.scoring.systems import Records
 from harness.compare.tables.escape import markdown
@@ -14,14 +14,17 @@ from harness.records.tuned_baselines import tuned_baselines
 from harness.search.baseline_tuning import AROUND
 
 
-def reproducibility(board: Board) -> str:
+def reproducibility(leaderboard: Leaderboard) -> str:
     """The whole document; what the records do not tell is said to be missing."""
-    parts = [f"# Reproducibility: {markdown(board.title)}\n", "Written by compare.py from the records of the runs.\n"]
-    for folder in board.studies:
-        parts += _study(folder, board.records[folder.path.name])
-    parts += ["## Best configurations\n", _configurations(board)]
-    parts += ["## Error bars and tests\n", *(markdown(text) + "\n" for text in captions(board))]
-    external = [system.name for system in board.systems if system.kind == "external"]
+    parts = [
+        f"# Reproducibility: {markdown(leaderboard.title)}\n",
+        "Written by compare.py from the records of the runs.\n",
+    ]
+    for folder in leaderboard.studies:
+        parts += _study(folder, leaderboard.records[folder.path.name])
+    parts += ["## Best configurations\n", _configurations(leaderboard)]
+    parts += ["## Error bars and tests\n", *(markdown(text) + "\n" for text in captions(leaderboard))]
+    external = [system.name for system in leaderboard.systems if system.kind == "external"]
     if external:
         names = ", ".join(map(markdown, external))
         parts.append(f"Transcripts from elsewhere, of which nothing but the texts is known: {names}.\n")
@@ -126,10 +129,10 @@ def _data(folder: StudyFolder, records: Records) -> list[str]:
     return [*lines, ""]
 
 
-def _configurations(board: Board) -> str:
+def _configurations(leaderboard: Leaderboard) -> str:
     lines = []
-    for row in board.rows:
-        system = next(s for s in board.systems if s.name == row.system)
+    for row in leaderboard.rows:
+        system = next(s for s in leaderboard.systems if s.name == row.system)
         if system.record is not None:
             settings = json.dumps(system.record.config.settings(), ensure_ascii=False)
             seeds = ", ".join(str(run.seed) for run in system.runs)

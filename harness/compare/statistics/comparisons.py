@@ -50,7 +50,7 @@ class Comparison(Spec):
     verdict: Verdict
 
 
-def turned(c: Comparison) -> Comparison:
+def reversed_comparison(c: Comparison) -> Comparison:
     """The same comparison seen from the reference."""
 
     def minus(value: float | None) -> float | None:
@@ -82,7 +82,7 @@ def turned(c: Comparison) -> Comparison:
 
 
 @dataclass(frozen=True)
-class Judge:
+class PairwiseTests:
     """What all comparisons of a board share."""
 
     metric: Metric
@@ -118,7 +118,7 @@ class Judge:
     def _comparison(self, a: System, b: System, found: Interval, p_holm: float | None, family: int) -> Comparison:
         """A member of a family; what does not depend on the family is worked out once for both directions."""
         if (b.name, a.name) in self._held:
-            seen = turned(self._held[b.name, a.name])
+            seen = reversed_comparison(self._held[b.name, a.name])
             over_seeds = statistics.paired_t(seed_differences(a, b, self.metric))
             said = verdict(found, p_holm, over_seeds)
             return seen.model_copy(update={"p_holm": p_holm, "family": family, "verdict": said})

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from harness.compare.scoring.systems import Metric, System
-from harness.compare.statistics.comparisons import Judge
+from harness.compare.statistics.comparisons import PairwiseTests
 from harness.spec.base import Spec
 
 FRACTION_FIELDS = ["system", "part of train", "hours", "seeds", "rate %", "95 % interval", "validation WER %"]
@@ -24,7 +24,7 @@ class DataPoint(Spec):
     wer_validation: float | None
 
 
-def data_curve(systems: Sequence[System], parts: Sequence[System], judge: Judge) -> list[DataPoint]:
+def data_curve(systems: Sequence[System], parts: Sequence[System], judge: PairwiseTests) -> list[DataPoint]:
     """The parts in ascending order, and at the end the whole: the trial itself as it stands on the board."""
     whole = {(s.study, s.record.number): s for s in systems if s.record and s.record.kind == "trial"}
     chosen = list(parts)
@@ -37,7 +37,7 @@ def data_curve(systems: Sequence[System], parts: Sequence[System], judge: Judge)
     return sorted(points, key=lambda point: (point.study, point.fraction))
 
 
-def _point(system: System, judge: Judge) -> DataPoint:
+def _point(system: System, judge: PairwiseTests) -> DataPoint:
     record, interval = system.record, judge.interval(system)
     assert record is not None
     seconds = record.cost.data_seconds if record.cost else None

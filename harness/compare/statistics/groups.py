@@ -4,7 +4,7 @@ import numpy as np
 
 from harness.compare.scoring.systems import System
 from harness.compare.scoring.test_set import TestSet
-from harness.compare.statistics.comparisons import Judge
+from harness.compare.statistics.comparisons import PairwiseTests
 from harness.compare.statistics.tests import jackknife_t
 from harness.spec.base import Spec
 
@@ -41,7 +41,7 @@ def _duration(seconds: float | None) -> str:
     return next((name for limit, name in DURATIONS if seconds < limit), "30 s and more")
 
 
-def group_rows(systems: list[System], test: TestSet, judge: Judge) -> list[GroupRow]:
+def group_rows(systems: list[System], test: TestSet, judge: PairwiseTests) -> list[GroupRow]:
     """Every system on every group."""
     order = [name for _, name in DURATIONS]
     rows = []
@@ -54,7 +54,7 @@ def group_rows(systems: list[System], test: TestSet, judge: Judge) -> list[Group
 
 
 def _row(
-    kind: str, group: str, chosen: "np.ndarray[tuple[int], np.dtype[np.bool_]]", system: System, judge: Judge
+    kind: str, group: str, chosen: "np.ndarray[tuple[int], np.dtype[np.bool_]]", system: System, judge: PairwiseTests
 ) -> GroupRow:
     errors, length = system.errors(judge.metric)[chosen], system.length(judge.metric)[chosen]
     _, labels = np.unique(judge.blocks.labels[chosen], return_inverse=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.compare.tables.leaderboard import Row
+from harness.compare.tables.rows import Row
 from harness.errors import UserError, nearest
 
 MINUS = "\N{MINUS SIGN}"

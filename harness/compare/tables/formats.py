@@ -11,7 +11,7 @@ from rich.text import Text
 
 from harness.compare.tables import escape
 from harness.compare.tables.columns import Column
-from harness.compare.tables.leaderboard import Row
+from harness.compare.tables.rows import Row
 from harness.records.files import write_text
 from harness.spec.base import Spec
 

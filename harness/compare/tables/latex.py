@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from harness.compare.statistics.tests import ALPHA
 from harness.compare.tables.columns import MINUS, Column, signed
 from harness.compare.tables.escape import latex
-from harness.compare.tables.leaderboard import Row
+from harness.compare.tables.rows import Row
 
 RATES = ("wer", "wer_raw", "cer")
 HEAD = r"""% \usepackage[T1]{fontenc} \usepackage{textcomp,booktabs,siunitx}

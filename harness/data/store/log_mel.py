@@ -19,9 +19,9 @@ def log_mel(extractor: WhisperFeatureExtractor, clips: Sequence[Samples]) -> npt
     """
     shape = (len(clips), extractor.feature_size, extractor.nb_max_frames)
     features = np.empty(shape, dtype=np.float16)
-    by_length = sorted(range(len(clips)), key=lambda index: len(clips[index]))
+    sort_by_length = sorted(range(len(clips)), key=lambda index: len(clips[index]))
     for start in range(0, len(clips), GROUP):
-        group = by_length[start : start + GROUP]
+        group = sort_by_length[start : start + GROUP]
         mel = extractor(
             [clips[index] for index in group],
             sampling_rate=SAMPLE_RATE,

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from harness.data.audio import Samples
 from harness.data.store.entry import stamp
-from harness.data.store.features import Speech
+from harness.data.store.prepare import Speech
 from harness.records.files import write_json
 
 FULL_SCALE = 32767

@@ -21,7 +21,7 @@ from harness.data.splits import assign, weighted
 from harness.data.store.build import Job, Labels, Prepared, Say, build, check_bad
 from harness.data.store.entry import CorruptError, Entry, commit, open_entry, stamp
 from harness.data.store.report import make_report, measure_long
-from harness.spec.data_selection import WHOLE, Portion
+from harness.spec.data_selection import WHOLE, DataSelection
 from harness.spec.task import LONG, Task, Utterance
 
 VERSION = 2  # of what is written to the cache: raise it when the content for the same input changes
@@ -38,7 +38,7 @@ class Speech:
     listing: Listing
     entry: Path
     long: list[Utterance]
-    portion: Portion = WHOLE
+    portion: DataSelection = WHOLE
 
     def rows(self, split: str) -> list[int]:
         """The rows of one split, in the sources' order; those of train as often as their source's weight says.

@@ -13,10 +13,10 @@ from harness.compare.scoring.decoding import Decoded, TestDecoder
 from harness.compare.scoring.systems import Candidate, Metric, Records, Run, System, best_on_validation, candidates
 from harness.compare.scoring.test_set import TestSet
 from harness.compare.statistics import tests as statistics
-from harness.compare.statistics.comparisons import Comparison, Judge
+from harness.compare.statistics.comparisons import Comparison, PairwiseTests
 from harness.compare.statistics.data_curve import DataPoint, data_curve
 from harness.compare.statistics.groups import GroupRow, group_rows, worst_groups
-from harness.compare.tables.leaderboard import Row, leaderboard
+from harness.compare.tables.rows import Row, leaderboard_rows
 from harness.errors import UserError, nearest
 from harness.evaluation.normalizers import default_name, normalizer
 from harness.plan import CACHE_DIR
@@ -62,7 +62,7 @@ def _remembered(name: str, language: str) -> Callable[[str], str]:
 
 
 @dataclass(frozen=True)
-class Board:
+class Leaderboard:
     """A comparison, worked out."""
 
     title: str
@@ -74,7 +74,7 @@ class Board:
     test: TestSet
     scoring: Scoring
     systems: tuple[System, ...]
-    judge: Judge
+    judge: PairwiseTests
     comparisons: tuple[Comparison, ...]
     rows: tuple[Row, ...]
     groups: tuple[GroupRow, ...]
@@ -83,7 +83,7 @@ class Board:
     data_curve: tuple[DataPoint, ...] = ()
 
 
-def make_board(options: Namespace, say: Progress) -> Board:
+def make_leaderboard(options: Namespace, say: Progress) -> Leaderboard:
     """Collect the systems, score them, compare them."""
     if options.study and options.reference:
         raise UserError("--reference compares transcripts without a study; with --study the references are the study's")
@@ -222,14 +222,14 @@ def _judged(
     test: TestSet,
     scoring: Scoring,
     systems: list[System],
-) -> Board:
+) -> Leaderboard:
     metric: Metric = options.metric or ("cer" if scoring.language in UNSPACED else "wer")
     if not systems[0].length(metric).sum():
         raise UserError(f"{test.source}: no word is left of the references to score against; see --normalizer")
     parts = [system for system in systems if system.is_part]
     systems = [system for system in systems if not system.is_part]
     long = options.split == LONG
-    judge = Judge(metric, statistics.recordings(len(test.ids)) if long else statistics.blocks(test.speakers))
+    judge = PairwiseTests(metric, statistics.recordings(len(test.ids)) if long else statistics.blocks(test.speakers))
     best = best_on_validation(systems)
     references = _references(options.against, systems, best)
     if references:
@@ -239,7 +239,7 @@ def _judged(
     lowest = min(systems, key=lambda s: (s.errors(metric).sum(), s.name))
     base = _base(options.against, references, systems, lowest)
     groups = group_rows(systems, test, judge)
-    rows = leaderboard(
+    rows = leaderboard_rows(
         systems,
         test,
         judge,
@@ -250,7 +250,7 @@ def _judged(
         worst=worst_groups(groups),
         unmarked={s.name: scoring.unmarked_wer(test, s) for s in systems} if scoring.language == "ar" else {},
     )
-    return Board(
+    return Leaderboard(
         title=title,
         split=options.split,
         folder=target,

@@ -11,7 +11,7 @@ from harness.spec.result import Record, Rung
 FEWEST = 6  # utterances with unequal errors below which the test can hardly reject (2^-6 = .016, one-sided)
 
 
-def has_lost(errors: Sequence[int], best: Sequence[int], p_threshold: float) -> bool:
+def wilcoxon_rejects(errors: Sequence[int], best: Sequence[int], p_threshold: float) -> bool:
     """Whether a trial makes more errors than the best one did at the same rung, on the utterances seen so far.
 
     Wilcoxon's signed-rank test on paired errors of utterances in the study's one order, one-sided, ties left out

@@ -1,16 +1,16 @@
 """The trials that have ended, against which one under way is held."""
 
 from harness.records.study_folder import read_errors, read_record
-from harness.search.constraints import spent_too_much
-from harness.search.leaders import best, ranked
-from harness.search.losing import has_lost, is_dominated
+from harness.search.best_trials import best, ranked
+from harness.search.constraints import exceeds_limit
+from harness.search.pruning_rules import is_dominated, wilcoxon_rejects
 from harness.search.study import Study
 from harness.spec.messages import Partial
 from harness.spec.result import Record, Rung
 from harness.spec.trial import TrialConfig
 
 
-class Rivals:
+class FinishedTrials:
     """What a trial competes with: the best one at its rungs, or all that have ended under several objectives."""
 
     def __init__(self, study: Study) -> None:
@@ -19,7 +19,7 @@ class Rivals:
 
     def may_go_on(self, rung: Rung, config: TrialConfig) -> bool:
         """Whether no limit is broken already, and no finished trial dominates this one at a rung."""
-        if spent_too_much(self._space.limits, rung):
+        if exceeds_limit(self._space.limits, rung):
             return False
         if len(self._space.objectives) == 1 or self._space.pruner.name == "none":
             return True
@@ -35,7 +35,7 @@ class Rivals:
         if (leader := best(self._study)) is None:
             return True
         known = read_errors(self._study.folder.trial(leader)).get(part.index)
-        return known is None or not has_lost(part.errors, known, self._space.pruner.p_threshold)
+        return known is None or not wilcoxon_rejects(part.errors, known, self._space.pruner.p_threshold)
 
     def _record(self, number: int) -> Record:
         if number not in self._records:

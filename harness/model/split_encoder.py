@@ -12,7 +12,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from harness.model.methods import whisper_of
 
 
-def leading(encoder: WhisperEncoder, features: Tensor, depth: int) -> Tensor:
+def run_first_layers(encoder: WhisperEncoder, features: Tensor, depth: int) -> Tensor:
     """What the first `depth` layers make of log-mel features (clips, mel bins, frames): (clips, positions, width).
 
     At the full depth it is the encoder's output, behind its last layer norm.
@@ -29,7 +29,7 @@ def leading(encoder: WhisperEncoder, features: Tensor, depth: int) -> Tensor:
 
 
 @contextmanager
-def entered_at(model: nn.Module, depth: int | None) -> Iterator[None]:
+def start_at_layer(model: nn.Module, depth: int | None) -> Iterator[None]:
     """Within it the encoder takes what `leading` made instead of features; with None it is as ever."""
     if depth is None:
         yield

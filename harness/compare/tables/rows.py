@@ -6,7 +6,7 @@ from typing import Any
 from harness.compare.scoring.rates import cost_of, measures
 from harness.compare.scoring.systems import Metric, System
 from harness.compare.scoring.test_set import TestSet
-from harness.compare.statistics.comparisons import Comparison, Judge, Verdict, turned
+from harness.compare.statistics.comparisons import Comparison, PairwiseTests, Verdict, reversed_comparison
 from harness.compare.statistics.groups import GroupRow
 from harness.compare.statistics.tests import ALPHA
 from harness.compare.tables.pareto import pareto_front
@@ -91,10 +91,10 @@ class Row(Spec):
         return value if value is not None else float("inf")
 
 
-def leaderboard(
+def leaderboard_rows(
     systems: list[System],
     test: TestSet,
-    judge: Judge,
+    judge: PairwiseTests,
     comparisons: list[Comparison],
     *,
     reference: str | None,
@@ -116,7 +116,7 @@ def leaderboard(
         worst: each system's worst group.
         unmarked: each system's WER without marks (tashkeel), where that is asked for.
     """
-    against = {c.reference: turned(c) for c in comparisons if c.system == reference}
+    against = {c.reference: reversed_comparison(c) for c in comparisons if c.system == reference}
     against |= {c.system: c for c in comparisons if c.reference == reference}
     ties = _ties(systems, comparisons, best)
     base = next((s for s in systems if s.name == reference), None)

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md: every setting of a trial, from the types themselves.
+"""Write docs/reference/settings.md: every setting of a trial, from the types themselves.
 
 python -m tools.configuration_table
 """
@@ -9,25 +9,28 @@ from typing import Any, Literal, get_args, get_origin
 from harness.catalog import ROOT
 from harness.spec.trial import CONDITIONS, TrialConfig
 
-TARGET = ROOT / "docs" / "configuration.md"
+TARGET = ROOT / "docs" / "reference" / "settings.md"
 INTRODUCTION = """# Settings of a trial
 
-Each can be fixed or sampled in a search space, and fixed in a recipe of `baselines/`. The names are those of
-transformers, peft and accelerate. This page is written by `python -m tools.configuration_table` from
-`harness/spec/trial.py`; a test holds the two together.
+You can fix or sample each setting in a search space, and fix it in a recipe of `baselines/`. The names are those of
+Transformers, PEFT and Accelerate. `python -m tools.configuration_table` writes this page from `harness/spec/trial.py`, and
+a test keeps it up to date.
 
 | setting | values | default | applies | meaning |
 |---|---|---|---|---|
 """
 EXAMPLE = """
-## An example space
+## An example search space
+
+This is `search_spaces/lora_small.yaml`:
 
 ```yaml
 {example}```
 
-`low` and `high` (with `log` or `step`) make a range, `choices` a list. What depends on another setting is sampled only
-where it applies: with `method: {{choices: [lora, full]}}`, `r` is drawn for LoRA alone. A combination that cannot work
-is refused when the file is read, with the reason; one that the device at hand cannot do, before anything is trained.
+`low` and `high` (with `log` or `step`) define a range, `choices` a list. A setting that depends on another is sampled only
+where it applies: with `method: {{choices: [lora, full]}}`, `r` is sampled for LoRA alone. The harness refuses a combination
+that cannot work when it reads the file, and gives the reason. It refuses a combination that your device cannot run before
+it trains anything.
 """
 
 

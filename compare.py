@@ -1,110 +1,130 @@
-"""Rank systems on the same test set, with intervals and tests: a study's runs, and transcripts from elsewhere."""
+"""Rank a study's runs and other systems on the same test set, with confidence intervals and significance tests."""
 
-import argparse
 import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from harness.errors import reported
+from harness.command_line import Parser, add_moved_data, add_results, count, positive, run
 
-EXAMPLES = """examples:
-  compare.py --study demo
-  compare.py --study demo --against tutorial --columns cost
-  compare.py --study demo --add "some API=api.jsonl"
-  compare.py --reference ref.trn --add A=a.trn --add B=b.trn --format json
-"""
+EXAMPLES = (
+    "python compare.py --study demo",
+    "python compare.py --study demo --against tutorial --columns cost",
+    'python compare.py --study demo --add "some API=api.jsonl"',
+    "python compare.py --reference ref.trn --add A=a.trn --add B=b.trn --format json",
+)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    options = argparse.ArgumentParser(
-        prog="compare.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    options = Parser("compare.py", "--study NAME [options]", __doc__, EXAMPLES)
+    add_systems(options)
+    add_scoring(options)
+    add_moved_data(options)
+    add_output(options)
+    return options
+
+
+def add_systems(options: ArgumentParser) -> None:
+    """What is ranked."""
+    group = options.add_argument_group("systems")
+    group.add_argument("--study", nargs="+", metavar="NAME", help="studies of run_sweep.py with the same test set")
+    group.add_argument(
+        "--top", type=positive, default=1, metavar="K", help="include the K best trials by validation (default: 1)"
     )
-    options.add_argument(
-        "--study", nargs="+", metavar="NAME", help="studies that run_sweep.py has run, on the same test"
+    group.add_argument(
+        "--add",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="add transcripts of another system (repeatable)",
     )
-    options.add_argument(
-        "--reference", type=Path, metavar="FILE", help="without a study: what was said (jsonl, csv, trn)"
+    group.add_argument(
+        "--reference", type=Path, metavar="FILE", help="correct transcripts, without --study (jsonl, csv, trn)"
     )
-    options.add_argument(
-        "--add", action="append", default=[], metavar="NAME=FILE", help="transcripts of another system; may be repeated"
-    )
-    options.add_argument(
+    group.add_argument(
         "--against",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="compare with these only (default: every baseline, and the best on validation)",
+        help="test against these systems only (default: all baselines and the best on validation)",
     )
-    options.add_argument(
-        "--metric",
-        choices=("wer", "wer_raw", "cer"),
-        help="rank and test by this (default: wer; cer for unspaced scripts)",
-    )
-    options.add_argument(
-        "--split", choices=("test", "validation", "test_long"), default="test", help="validation leaves test untouched"
-    )
-    options.add_argument(
-        "--long-form",
-        choices=("sequential", "chunked", "pauses"),
-        default="sequential",
-        help="how test_long is decoded: Whisper's own way, in overlapping windows, or cut at pauses",
-    )
-    options.add_argument(
-        "--examples", type=int, default=10, metavar="N", help="clips in the table of examples (default: 10)"
-    )
-    options.add_argument(
-        "--forgetting",
-        metavar="TASK",
-        help="a second task, as in run_sweep.py --task: its test WER before and after tuning, as columns",
-    )
-    options.add_argument(
-        "--top", type=positive, default=1, metavar="K", help="take the K best trials on validation (default: 1)"
-    )
-    options.add_argument(
-        "--columns", default="short", metavar="LIST", help="short, full, paper, cost, or names with commas"
-    )
-    options.add_argument("--full", action="store_true", help="print all columns")
-    options.add_argument(
-        "--format", choices=("table", "json"), default="table", help="json: one object on standard output"
-    )
-    options.add_argument("--language", metavar="CODE", help="of the texts, such as sv (default: the task's)")
-    options.add_argument(
-        "--normalizer", metavar="NAME", help="english, basic, unmarked, legacy or none (default: the task's)"
-    )
-    options.add_argument(
+    group.add_argument(
         "--published",
         choices=("same", "all", "none"),
         default="same",
-        help="figures from papers: same language, all, none",
+        metavar="WHICH",
+        help="published figures: same language (same, default), all or none",
     )
-    options.add_argument("--no-figures", action="store_true", help="tables only")
-    options.add_argument("--output", type=Path, metavar="FOLDER", help="default: comparison/ in the study's folder")
-    options.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
-    options.add_argument("--task", metavar="NAME|FOLDER|FILE", help="where the study's speech is now, if it was moved")
-    options.add_argument(
-        "--cache-dir", type=Path, metavar="FOLDER", help="prepared features (default: the user's cache)"
-    )
-    return options
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
+def add_scoring(options: ArgumentParser) -> None:
+    """How transcripts are decoded and scored."""
+    group = options.add_argument_group("scoring")
+    group.add_argument(
+        "--metric",
+        choices=("wer", "wer_raw", "cer"),
+        metavar="NAME",
+        help="wer, wer_raw or cer (default: wer; cer for scripts without spaces)",
+    )
+    group.add_argument(
+        "--split",
+        choices=("test", "validation", "test_long"),
+        default="test",
+        metavar="NAME",
+        help="test (default), validation or test_long",
+    )
+    group.add_argument(
+        "--long-form",
+        choices=("sequential", "chunked", "pauses"),
+        default="sequential",
+        metavar="METHOD",
+        help="decode test_long by: sequential (default, Whisper's own), chunked (overlapping windows), pauses",
+    )
+    group.add_argument("--language", metavar="CODE", help="language of the texts, such as sv (default: the task's)")
+    group.add_argument(
+        "--normalizer",
+        metavar="NAME",
+        help="english, basic, unmarked, legacy or none (default: the task's)",
+    )
+    group.add_argument(
+        "--forgetting", metavar="TASK", help="also measure the WER on a second task before and after fine-tuning"
+    )
+
+
+def add_output(options: ArgumentParser) -> None:
+    """What is printed and written."""
+    group = options.add_argument_group("output")
+    group.add_argument(
+        "--columns", default="short", metavar="LIST", help="short (default), full, paper, cost, or column names"
+    )
+    group.add_argument("--full", action="store_true", help="print all columns")
+    group.add_argument(
+        "--format",
+        choices=("table", "json"),
+        default="table",
+        metavar="FORMAT",
+        help="table (default), or json on standard output",
+    )
+    group.add_argument(
+        "--examples", type=count, default=10, metavar="N", help="utterances in the table of examples (default: 10)"
+    )
+    group.add_argument("--no-figures", action="store_true", help="write tables only")
+    group.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where to write (default: comparison/ in the study)"
+    )
+    add_results(group)
+
+
+def compare(options: Namespace) -> int:
+    """Import the comparison only when it runs, so that --help is fast."""
+    from harness.compare.command import compare
+
+    return compare(options)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, then call the harness."""
-    options = parser().parse_args(arguments)
-
-    def command() -> int:
-        from harness.compare.command import compare
-
-        return compare(options)
-
-    return reported(command)
+    return run(parser(), compare, arguments)
 
 
 if __name__ == "__main__":

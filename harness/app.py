@@ -1,4 +1,4 @@
-"""python -m harness.app: a page on this machine that transcribes with a study's best model beside the untouched one."""
+"""python -m harness.app: a local page that transcribes with a study's best model beside the base model."""
 
 import argparse
 import difflib
@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError, reported
+from harness.command_line import Parser, add_language, add_results, add_run_options, port, run
+from harness.errors import UserError
 
+DESCRIPTION = "Serve a local page that transcribes with the best model of a study beside the base model."
+EXAMPLES = ("python -m harness.app --study demo", "python -m harness.app --study demo --refit --port 8000")
 STYLE = """
 .transcript {font-size: 1.15rem; line-height: 1.7; min-height: 3.4rem; margin-top: 1.6rem; overflow-wrap: anywhere}
 .transcript ins {background: #c9ecd2; color: #0c3b1a; text-decoration: none; border-radius: 3px; padding: 0 2px}
@@ -19,20 +22,20 @@ footer {display: none !important}
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    options = argparse.ArgumentParser(prog="python -m harness.app", description=__doc__)
-    options.add_argument("--study", required=True, metavar="NAME", help="a study that run_sweep.py has run")
-    which = options.add_mutually_exclusive_group()
-    which.add_argument("--trial", type=int, metavar="N", help="this trial (default: the best on validation)")
-    which.add_argument("--baseline", metavar="NAME", help="a recipe instead of a trial")
-    which.add_argument("--refit", action="store_true", help="the best trial as run_sweep.py --refit trained it again")
-    options.add_argument("--language", metavar="CODE", help="of the speech, such as sv (default: the study's)")
-    options.add_argument("--port", type=int, default=7860, help="default: 7860")
-    options.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: this machine only; there is no password)"
+    options = Parser("python -m harness.app", "--study NAME [options]", DESCRIPTION, EXAMPLES)
+    add_run_options(options)
+    page = options.add_argument_group("page")
+    add_language(page)
+    page.add_argument("--port", type=port, default=7860, metavar="N", help="port to listen on (default: 7860)")
+    page.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on, without a password (default: 127.0.0.1, this machine only)",
     )
-    options.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    add_results(page)
     return options
 
 
@@ -121,8 +124,7 @@ def launch(gradio: Any, blocks: Any, options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, then serve."""
-    options = parser().parse_args(arguments)
-    return reported(lambda: serve(options))
+    return run(parser(), serve, arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The cache of prepared data: `python -m harness.cache` lists it, `--clear` removes entries."""
+"""python -m harness.cache: list or clear the cache of prepared data."""
 
 import argparse
 import json
@@ -13,8 +13,15 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
-from harness.errors import UserError, nearest, reported
-from harness.plan import CACHE_DIR
+from harness.command_line import Parser, add_cache, run
+from harness.errors import UserError, nearest
+
+DESCRIPTION = "List or clear the cache of prepared data."
+EXAMPLES = (
+    "python -m harness.cache",
+    "python -m harness.cache --clear fleurs_sv",
+    "python -m harness.cache --clear",
+)
 
 
 @dataclass(frozen=True)
@@ -92,17 +99,33 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
+def parser() -> Parser:
+    """The command line."""
+    options = Parser("python -m harness.cache", "[options]", DESCRIPTION, EXAMPLES)
+    group = options.add_argument_group("cache")
+    add_cache(group)
+    group.add_argument(
+        "--clear", nargs="*", metavar="NAME", help="delete entries, by entry or task name (default: all of them)"
+    )
+    return options
+
+
+def cache(options: argparse.Namespace) -> int:
+    """List or clear."""
+    folder = options.cache_dir or default_folder()
+    return print_entries(folder) if options.clear is None else clear(folder, options.clear)
+
+
+def default_folder() -> Path:
+    """Where sweeps keep prepared data; imported only when needed, so that --help is fast."""
+    from harness.plan import CACHE_DIR
+
+    return CACHE_DIR
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse, then list or clear."""
-    parser = argparse.ArgumentParser(prog="python -m harness.cache", description=__doc__)
-    parser.add_argument("--cache-dir", type=Path, default=CACHE_DIR, metavar="FOLDER", help=f"default: {CACHE_DIR}")
-    parser.add_argument(
-        "--clear", nargs="*", metavar="ENTRY|TASK", help="remove these entries, or without a name all of them"
-    )
-    options = parser.parse_args(arguments)
-    if options.clear is None:
-        return reported(lambda: print_entries(options.cache_dir))
-    return reported(lambda: clear(options.cache_dir, options.clear))
+    return run(parser(), cache, arguments)
 
 
 if __name__ == "__main__":

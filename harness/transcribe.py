@@ -1,4 +1,4 @@
-"""python -m harness.transcribe: recordings of any length by the best model of a study, as text, subtitles or JSON."""
+"""python -m harness.transcribe: transcribe recordings of any length with the best model of a study."""
 
 import argparse
 import json
@@ -8,31 +8,46 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UserError, reported
+from harness.command_line import Parser, add_language, add_results, add_run_options, number, run
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.evaluation.long_form import Segment
 
+DESCRIPTION = "Transcribe recordings with the best model of a study, as text, subtitles or JSON."
+EXAMPLES = (
+    "python -m harness.transcribe interview.wav --study demo",
+    "python -m harness.transcribe *.mp3 --study demo --format srt --output subtitles",
+    "python -m harness.transcribe call.flac --study demo --vanilla",
+)
 
-def parser() -> argparse.ArgumentParser:
+
+def parser() -> Parser:
     """The command line."""
-    options = argparse.ArgumentParser(prog="python -m harness.transcribe", description=__doc__)
-    options.add_argument("files", nargs="+", type=Path, metavar="FILE", help="wav, flac, ogg, opus or mp3, any length")
-    options.add_argument("--study", required=True, metavar="NAME", help="a study that run_sweep.py has run")
-    which = options.add_mutually_exclusive_group()
-    which.add_argument("--trial", type=int, metavar="N", help="this trial (default: the best on validation)")
-    which.add_argument("--baseline", metavar="NAME", help="a recipe instead of a trial")
-    which.add_argument("--refit", action="store_true", help="the best trial as run_sweep.py --refit trained it again")
-    which.add_argument("--vanilla", action="store_true", help="the base model as it is")
-    options.add_argument(
-        "--format", nargs="+", choices=tuple(WRITERS), default=[], help="write files beside what is printed"
+    options = Parser("python -m harness.transcribe", "FILE ... --study NAME [options]", DESCRIPTION, EXAMPLES)
+    speech = options.add_argument_group("recordings")
+    speech.add_argument("files", nargs="+", type=Path, metavar="FILE", help="wav, flac, ogg, opus or mp3 of any length")
+    add_language(speech)
+    speech.add_argument(
+        "--segment-seconds",
+        type=number,
+        metavar="S",
+        help="longest segment, cut at a pause (default: the model's window)",
     )
-    options.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="where to (default: here)")
-    options.add_argument("--language", metavar="CODE", help="of the speech, such as sv (default: the study's)")
-    options.add_argument(
-        "--segment-seconds", type=float, metavar="S", help="longest segment, cut at a pause (default: model's window)"
+    add_run_options(options, zero_shot=True)
+    output = options.add_argument_group("output")
+    output.add_argument(
+        "--format",
+        nargs="+",
+        choices=tuple(WRITERS),
+        default=[],
+        metavar="FORMAT",
+        help="also write files: txt, srt or json",
     )
-    options.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    output.add_argument(
+        "--output", type=Path, default=Path(), metavar="FOLDER", help="where to write files (default: this folder)"
+    )
+    add_results(output)
     return options
 
 
@@ -118,8 +133,7 @@ WRITERS: "dict[str, Callable[[Sequence[Segment]], str]]" = {"txt": lines, "srt":
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, then transcribe."""
-    options = parser().parse_args(arguments)
-    return reported(lambda: transcribe(options))
+    return run(parser(), transcribe, arguments)
 
 
 if __name__ == "__main__":

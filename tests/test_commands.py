@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_study_twice(command, small_space, cache, t
 
 def test_going_on_under_another_task_model_budget_or_seed_is_refused(command, small_space, cache, tmp_path):
     begun = sweep(command, small_space, cache, "--trials", "0", "--baselines", "none").stdout
-    assert "no trial was asked for" in begun and "completed" not in begun
+    assert "no trials requested" in begun and "completed" not in begun
     refused = sweep(command, small_space, cache, "--trials", "0", "--task", "demo", code=2)
     assert "another task" in refused.stderr and "--study" in refused.stderr
     assert "seed 1" in sweep(command, small_space, cache, "--seed", "2", code=2).stderr
@@ -95,8 +95,8 @@ def test_going_on_under_another_task_model_budget_or_seed_is_refused(command, sm
         (["--space", "demo", "--baselines", "vanila"], "did you mean 'vanilla'"),
         (["--space", "demo", "--model", "openai/wisper-small", "--dry-run"], "did you mean 'openai/whisper-small'"),
         (["--space", "demo", "--study", "../x"], "cannot"),
-        (["--space", "demo", "--trials", "many"], "invalid count value: 'many'"),
-        (["--space", "demo", "--trials", "-1"], "negative"),
+        (["--space", "demo", "--trials", "many"], "--trials: expected a whole number of 0 or more, got 'many'"),
+        (["--space", "demo", "--trials", "-1"], "0 or more, got '-1'"),
         (["--space", "demo", "--json"], "--dry-run"),
         ([], "--space"),
     ],

@@ -1,4 +1,4 @@
-"""What run_sweep.py does: sweep, dry run, list."""
+"""The actions of run_sweep.py: sweep, status, data preparation, preflight, dry run."""
 
 import json
 import os
@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from harness import catalog
 from harness.errors import UserError
 from harness.model.parameters import count, dimensions
 from harness.orchestration.display import ProgressDisplay, print_data, settings
@@ -19,7 +18,7 @@ from harness.orchestration.summary import summary
 from harness.orchestration.trainer_launch import Trainer, TrainerDiedError
 from harness.plan import CACHE_DIR, STORAGE_VARIABLE, ComputeOptions, Plan, SearchOptions, make_plan
 from harness.records.files import write_json
-from harness.records.study_folder import is_searched, open_study, studies
+from harness.records.study_folder import is_searched, open_study
 from harness.records.tuned_baselines import tuned_baselines
 from harness.spec.result import Record
 from harness.spec.techniques import STANDARD, Technique
@@ -51,16 +50,16 @@ def plan_of(options: Namespace) -> Plan:
 
 
 def techniques(options: Namespace) -> tuple[Technique, ...]:
-    """What makes trials fast, as far as it is wanted."""
+    """The techniques in use: the standard ones without those turned off, and compiling if asked for."""
     wanted = (*STANDARD, "compile") if options.compile else STANDARD
     return tuple(name for name in wanted if name not in options.without)
 
 
 def compute_options(options: Namespace) -> ComputeOptions:
-    """Who carries the sweep out.
+    """Where and how the sweep runs.
 
     Raises:
-        UserError: for an address that shows a password to whoever lists processes.
+        UserError: if a URL holds a password, which every process list would show.
     """
     storage = options.storage
     if storage is not None or STORAGE_VARIABLE in os.environ:
@@ -68,16 +67,16 @@ def compute_options(options: Namespace) -> ComputeOptions:
 
         if storage is not None and has_password(storage):
             raise UserError(
-                f"a password on the command line can be read by everybody on this machine; give it in PGPASSWORD or "
-                f"~/.pgpass, or the whole address in {STORAGE_VARIABLE}"
+                f"--storage holds a password, which other users of this machine can read; set PGPASSWORD, use "
+                f"~/.pgpass, or put the whole URL in {STORAGE_VARIABLE}"
             )
         driver(given := os.environ.get(STORAGE_VARIABLE) or storage)
         storage = without_password(given)
     mlflow_uri = options.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if mlflow_uri and urlsplit(mlflow_uri).password:
         raise UserError(
-            "the address of MLflow's server must not hold a password; "
-            "give it in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            "the MLflow URL holds a password; remove it, and set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD instead"
         )
     return ComputeOptions(
         workers=None if options.workers == "auto" else int(options.workers),
@@ -91,7 +90,7 @@ def compute_options(options: Namespace) -> ComputeOptions:
 
 
 def overrides(options: Namespace) -> dict[str, Any]:
-    """The fields of the space that an option replaces."""
+    """The fields of the search space that options override."""
     limits = {name: getattr(options, f"max_{name}") for name in ("vram", "train_time", "trainable")}
     given: dict[str, Any] = {
         "sampler": {"name": options.sampler} if options.sampler else None,
@@ -104,7 +103,7 @@ def overrides(options: Namespace) -> dict[str, Any]:
 
 
 def search_options(options: Namespace) -> SearchOptions:
-    """Where the search starts, when it has done enough, and what follows it."""
+    """Warm start, stop conditions and follow-up runs of the search."""
     return SearchOptions(
         warm_start=tuple(options.warm_start or ()),
         patience=options.patience,
@@ -118,7 +117,7 @@ def search_options(options: Namespace) -> SearchOptions:
 
 
 def sweep(options: Namespace) -> int:
-    """Run or go on with a study; says at the end what won."""
+    """Run or resume a study, and print the best run."""
     plan, console = plan_of(options), Console(soft_wrap=True)
     print_plan(plan, console)
     with alone(plan), first_trainer(plan) as trainer:
@@ -134,7 +133,7 @@ def sweep(options: Namespace) -> int:
 
 
 def status(options: Namespace) -> int:
-    """How a study stands."""
+    """Print the progress of a study, running or not."""
     from harness.orchestration.status import print_status
 
     folder = open_study(options.results, options.status)
@@ -143,7 +142,7 @@ def status(options: Namespace) -> int:
 
 
 def prepare_only(options: Namespace) -> int:
-    """Prepare the data and nothing else: on a machine without a GPU, for one that shares or is given the cache."""
+    """Prepare the data only, for example on a machine without a GPU that shares the cache with one that has it."""
     plan, console = plan_of(options), Console(soft_wrap=True)
     order = plan.opening().model_copy(update={"prepare_only": True})
     try:
@@ -153,13 +152,13 @@ def prepare_only(options: Namespace) -> int:
         raise UserError(str(error)) from None
     write_json(plan.folder.path / "data_report.json", report)
     print_data(report, console)
-    console.print(f"prepared for {plan.model}; cache {plan.cache_dir}", highlight=False)
-    console.print(f"report in {plan.folder.path / 'data_report.json'}", highlight=False)
+    console.print(f"prepared {plan.task.name} for {plan.model} in {plan.cache_dir}", highlight=False)
+    console.print(f"data report: {plan.folder.path / 'data_report.json'}", highlight=False)
     return 0
 
 
 def preflight(options: Namespace) -> int:
-    """A few steps of the heaviest configuration, and a forecast."""
+    """Run a few steps of the heaviest configuration and the baselines, and print a forecast."""
     from harness.orchestration.preflight import preflight as measure
 
     plan, console = plan_of(options), Console(soft_wrap=True)
@@ -169,16 +168,17 @@ def preflight(options: Namespace) -> int:
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """What is about to happen."""
+    """Print the study, its search and its baselines before they run."""
     budget = plan.space.budget
     console.print(f"study {plan.study}: {plan.space.description}", highlight=False)
     console.print(f"  model {plan.model}, task {plan.task.name}, seed {plan.seed}", highlight=False)
     rungs = ", ".join(budget.described(fraction) for fraction in budget.rungs)
-    console.print(f"  {plan.trials} trials of {budget.described()}, judged after {rungs}", highlight=False)
+    console.print(f"  {plan.trials} trials of {budget.described()}, evaluated after {rungs}", highlight=False)
     console.print(f"  sampled: {', '.join(plan.space.sampled)}", highlight=False)
     space = plan.space
     console.print(
-        f"  sampler {space.sampler.name}, pruner {space.pruner.name}, judged on {space.judge}", highlight=False
+        f"  sampler {space.sampler.name}, pruner {space.pruner.name}, metric of early rungs {space.judge}",
+        highlight=False,
     )
     if limits := space.limits.given():
         console.print(
@@ -191,10 +191,10 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 
 def print_end(plan: Plan, best: Record | None, console: Console, ended: str | None = None) -> None:
-    """What won, and how to look further."""
+    """Print the best trial, a summary of all runs, and the next commands."""
     console.print()
     if best is None or best.scores is None:
-        console.print("no trial was completed" if plan.trials else "no trial was asked for", highlight=False)
+        console.print("no completed trial" if plan.trials else "no trials requested (--trials 0)", highlight=False)
     else:
         console.print(f"best: {best.name}, validation WER {best.scores.wer:.1%}", style="bold", highlight=False)
         console.print(f"  {settings(best.config)}", highlight=False)
@@ -211,16 +211,16 @@ def print_end(plan: Plan, best: Record | None, console: Console, ended: str | No
         assert held.best[1].scores is not None
         console.print(f"  {held.name}: {held.best[1].scores.wer:.1%} ({held.note})", highlight=False, markup=False)
     results = "" if plan.results == Path("results") else f" --results {plan.results}"
-    console.print(f"compare on test: python compare.py --study {plan.study}{results}", highlight=False)
+    console.print(f"compare on the test set: python compare.py --study {plan.study}{results}", highlight=False)
     if any(record.portion.with_validation and record.state == "complete" for record in records):
         console.print(
-            f"publish refit:   python -m harness.publish --study {plan.study} --refit{results}", highlight=False
+            f"publish the refit:       python -m harness.publish --study {plan.study} --refit{results}", highlight=False
         )
-    console.print(f"open the runs:   make ui STUDY={plan.study}", highlight=False)
+    console.print(f"browse the runs:         make ui STUDY={plan.study}", highlight=False)
 
 
 def dry_run(options: Namespace) -> int:
-    """Print configurations with their parameter counts, without weights, data or GPU."""
+    """Print sample configurations with their parameter counts; needs no weights, data or GPU."""
     from harness.search.preview import draw
 
     plan = plan_of(options)
@@ -238,16 +238,8 @@ def dry_run(options: Namespace) -> int:
         return 0
     table = Table("name", "settings", box=None, pad_edge=False)
     table.add_column("trainable", justify="right")
-    table.add_column("of", justify="right")
+    table.add_column("total", justify="right")
     for row, (_, config) in zip(rows, named, strict=True):
         table.add_row(row["name"], settings(config), f"{row['trainable_parameters']:,}", f"{row['total_parameters']:,}")
     Console().print(table)
-    return 0
-
-
-def print_names(results: Path) -> int:
-    """List what can be named."""
-    for title, folder in (("spaces", "search_spaces"), ("tasks", "tasks"), ("baselines", "baselines")):
-        print(f"{title}: {', '.join(catalog.names(folder))}")
-    print(f"studies in {os.fspath(results)}: {', '.join(studies(results)) or 'none'}")
     return 0

@@ -1,50 +1,59 @@
-"""python -m harness.publish: the best model of a study as adapter, merged, for openai-whisper and CTranslate2."""
+"""Export the best model of a study as adapter, merged model, and for openai-whisper and CTranslate2."""
 
-import argparse
 import sys
+from argparse import Namespace
 from pathlib import Path
 
-from harness.errors import reported
+from harness.command_line import Parser, add_moved_data, add_results, add_run_options, count, run
 from harness.publish import FORMS
 
+EXAMPLES = (
+    "python -m harness.publish --study demo",
+    "python -m harness.publish --study demo --refit --to merged ctranslate2",
+    "python -m harness.publish --study demo --to adapter --push-to-hub me/my-whisper",
+)
 
-def parser() -> argparse.ArgumentParser:
+
+def parser() -> Parser:
     """The command line."""
-    options = argparse.ArgumentParser(prog="python -m harness.publish", description=__doc__)
-    options.add_argument("--study", required=True, metavar="NAME", help="a study that run_sweep.py has run")
-    which = options.add_mutually_exclusive_group()
-    which.add_argument("--trial", type=int, metavar="N", help="this trial (default: the best on validation)")
-    which.add_argument("--baseline", metavar="NAME", help="a recipe instead of a trial")
-    which.add_argument("--refit", action="store_true", help="the best trial as run_sweep.py --refit trained it again")
-    options.add_argument(
-        "--to", nargs="+", choices=FORMS, metavar="FORM", help=f"{', '.join(FORMS)} (default: all that apply)"
+    options = Parser("python -m harness.publish", "--study NAME [options]", __doc__, EXAMPLES)
+    add_run_options(options)
+    add_moved_data(options)
+    output = options.add_argument_group("output")
+    output.add_argument(
+        "--to",
+        nargs="+",
+        choices=FORMS,
+        metavar="FORM",
+        help=f"{', '.join(FORMS)} (default: all that apply)",
     )
-    options.add_argument("--output", type=Path, metavar="FOLDER", help="default: published/ in the study's folder")
-    options.add_argument(
-        "--sample", type=int, default=16, metavar="N", help="validation clips that each form decodes again (default 16)"
+    output.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where to write (default: published/ in the study)"
     )
-    options.add_argument(
-        "--push-to-hub", metavar="REPO", help="upload adapter, or merged, with its card to this hub repository"
+    output.add_argument(
+        "--sample",
+        type=count,
+        default=16,
+        metavar="N",
+        help="validation utterances to verify each form with (default: 16)",
     )
-    options.add_argument("--public", action="store_true", help="with --push-to-hub: a new repository is not private")
-    options.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
-    options.add_argument("--task", metavar="NAME|FOLDER|FILE", help="where the study's speech is now, if it was moved")
-    options.add_argument(
-        "--cache-dir", type=Path, metavar="FOLDER", help="prepared features (default: the user's cache)"
-    )
+    add_results(output)
+    hub = options.add_argument_group("Hugging Face Hub")
+    hub.add_argument("--push-to-hub", metavar="REPO", help="upload the adapter or merged model, with its card")
+    hub.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
     return options
+
+
+def publish(options: Namespace) -> int:
+    """Import the package only when it runs, so that --help is fast."""
+    from harness.publish.command import publish
+
+    return publish(options)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, then call the package."""
-    options = parser().parse_args(arguments)
-
-    def command() -> int:
-        from harness.publish.command import publish
-
-        return publish(options)
-
-    return reported(command)
+    return run(parser(), publish, arguments)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def test_each_option_is_in_the_help_and_in_the_documentation(option):
     import run_sweep
 
     assert option in run_sweep.parser().format_help()
-    assert option in (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    assert option in (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
 
 
 def test_workers_divide_gpus_and_threads(monkeypatch):

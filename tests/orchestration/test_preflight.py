@@ -115,7 +115,8 @@ def test_a_space_that_does_not_fit_is_said_before_it_starts(monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "options, said", [(["--price-per-hour", "2"], "go with"), (["--preflight", "--dry-run"], "exclude")]
+    "options, said",
+    [(["--price-per-hour", "2"], "require --preflight"), (["--preflight", "--dry-run"], "cannot be combined")],
 )
 def test_options_that_do_not_go_together_are_refused(command, options, said):
     assert said in command("run_sweep.py", "--space", "demo", *options, code=2).stderr

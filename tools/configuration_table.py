@@ -13,8 +13,8 @@ TARGET = ROOT / "docs" / "reference" / "settings.md"
 INTRODUCTION = """# Settings of a trial
 
 You can fix or sample each setting in a search space, and fix it in a recipe of `baselines/`. The names are those of
-Transformers, PEFT and Accelerate. `python -m tools.configuration_table` writes this page from `harness/spec/trial.py`, and
-a test keeps it up to date.
+Transformers, PEFT and Accelerate. `python -m tools.configuration_table` writes this page from `harness/spec/trial.py`,
+and a test keeps it up to date.
 
 | setting | values | default | applies | meaning |
 |---|---|---|---|---|
@@ -27,10 +27,10 @@ This is `search_spaces/lora_small.yaml`:
 ```yaml
 {example}```
 
-`low` and `high` (with `log` or `step`) define a range, `choices` a list. A setting that depends on another is sampled only
-where it applies: with `method: {{choices: [lora, full]}}`, `r` is sampled for LoRA alone. The harness refuses a combination
-that cannot work when it reads the file, and gives the reason. It refuses a combination that your device cannot run before
-it trains anything.
+`low` and `high` (with `log` or `step`) define a range, `choices` a list. A setting that depends on another is sampled
+only where it applies: with `method: {{choices: [lora, full]}}`, `r` is sampled for LoRA alone. The harness refuses a
+combination that cannot work when it reads the file, and gives the reason. It refuses a combination that your device
+cannot run before it trains anything.
 """
 
 

@@ -72,10 +72,8 @@ def recipe() -> Schema:
 def schemas() -> dict[str, str]:
     """The text of each file."""
     made = {"space": space(), "task": task(), "recipe": recipe(), "augmentation": Augmentation.model_json_schema()}
-    return {
-        f"{name}.json": json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=1) + "\n"
-        for name, schema in made.items()
-    }
+    version = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {f"{name}.json": json.dumps(version | schema, indent=1) + "\n" for name, schema in made.items()}
 
 
 if __name__ == "__main__":

@@ -259,9 +259,10 @@ def test_a_published_figure_is_the_documents(metric, value, times, document, lin
 
 
 def test_the_page_names_every_recipe_and_its_commands_parse():
-    page = (catalog.ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    page = (catalog.ROOT / "docs" / "how-to" / "papers.md").read_text(encoding="utf-8")
     assert [name for name in catalog.names("baselines") if f"`{name}`" not in page] == []
-    commands = [part for part in page.split("`") if part.startswith("python run_sweep.py") and "FOLDER" in part]
+    lines = page.replace("\\\n", " ").splitlines()
+    commands = [line for line in lines if line.startswith("python run_sweep.py") and "FOLDER" in line]
     assert len(commands) >= 8
     for command in commands:
         options = run_sweep.parser().parse_args(command.split()[2:])

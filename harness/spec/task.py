@@ -159,7 +159,7 @@ class Task(Spec):
                 raise ValueError("give either folder or sources, not both")
             raw["sources"] = [{"kind": "folder", "folder": raw.pop("folder"), "name": raw.get("name")}]
         if not raw.get("sources"):
-            raise ValueError("say where the speech is: folder: PATH, or a list of sources (see docs/data.md)")
+            raise ValueError("give folder: PATH, or a list of sources (see docs/how-to/data-sources.md)")
         if isinstance(raw.get("sources"), (list, tuple)):
             raw["sources"] = [{"kind": "folder", **s} if isinstance(s, dict) else s for s in raw["sources"]]
         return raw

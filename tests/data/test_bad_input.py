@@ -140,7 +140,7 @@ def test_a_link_that_leads_out_of_the_folder(tmp_path, folder, prepared):
 
 
 def test_a_manifest_of_100_000_lines(tmp_path):
-    """Listing, splitting and checking; time and memory are printed (pytest -s) and kept in docs/data.md."""
+    """Listing, splitting and checking; time and memory are printed (pytest -s) and kept in docs/reference/data.md."""
     with (tmp_path / "m.jsonl").open("w") as file:
         for number in range(100_000):
             line = {"audio_filepath": f"audio/{number}.wav", "text": "some words of a sentence", "duration": 3.2}

@@ -60,9 +60,7 @@ def test_status_tells_of_a_sweep_at_work_and_weights_go_as_it_goes(disturbed):
     time.sleep(0.1)
     disturbed.finish()
     shown = status(disturbed, 80)
-    assert "study s: 5 of 5 trials" in shown and "interrupted: the supervisor died; tried again" in " ".join(
-        shown.split()
-    )
+    assert "study s: 5 of 5 trials" in shown and "interrupted: the supervisor died; retried" in " ".join(shown.split())
     disturbed.check_whole()
     complete = {
         name: r["rungs"][-1]["scores"]["wer"] for name, r in disturbed.results().items() if r["state"] == "complete"

@@ -171,4 +171,4 @@ def test_techniques_are_left_out_from_the_command_line(command, cache, small_spa
 
 @pytest.mark.parametrize("name", [*STANDARD, "--compile", "--without", "--pack"])
 def test_each_has_a_name_in_the_documentation(name):
-    assert f"`{name}" in (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert f"`{name}" in (ROOT / "docs" / "explanation" / "performance.md").read_text(encoding="utf-8")

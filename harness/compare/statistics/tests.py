@@ -1,4 +1,4 @@
-"""The tests: jackknife-t, block bootstrap, MAPSSWE, Holm, paired t over seeds. docs/statistics.md explains each."""
+"""The tests: jackknife-t, block bootstrap, MAPSSWE, Holm, paired t over seeds; see docs/explanation/statistics.md."""
 
 import math
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ EXAMPLES = (
     "python compare.py --study demo",
     "python compare.py --study demo --against tutorial --columns cost",
     'python compare.py --study demo --add "some API=api.jsonl"',
-    "python compare.py --reference ref.trn --add A=a.trn --add B=b.trn --format json",
+    "python compare.py --reference ref.trn --add A=a.trn --add B=b.trn --full",
 )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "Transcribe recordings with the best model of a study, as text, subtitles or JSON."
 EXAMPLES = (
     "python -m harness.transcribe interview.wav --study demo",
-    "python -m harness.transcribe *.mp3 --study demo --format srt --output subtitles",
+    "python -m harness.transcribe *.mp3 --study demo --format srt --output srt",
     "python -m harness.transcribe call.flac --study demo --vanilla",
 )
 

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live table in a terminal, plain lines elsewhere."""
+"""The progress of a sweep: a live table in a terminal, plain lines elsewhere."""
 
 import threading
 import time
@@ -56,7 +56,7 @@ class Row:
 
 
 def print_data(report: dict[str, Any], console: Console) -> None:
-    """The data report as tables: what each split of each source holds, what was left out and why, and the notes."""
+    """Print the data report: the size of each split by source, the excluded clips with reasons, and the notes."""
     held = Table("source", box=None, pad_edge=False)
     for split in report["splits"]:
         held.add_column(split, justify="right", no_wrap=True)
@@ -67,9 +67,9 @@ def print_data(report: dict[str, Any], console: Console) -> None:
     speakers = ", ".join(f"{split['speakers']} in {name}" for name, split in report["splits"].items())
     console.print(f"speakers: {speakers}", highlight=False)
     if report["excluded"]:
-        left = Table("left out", box=None, pad_edge=False)
+        left = Table("excluded", box=None, pad_edge=False)
         left.add_column("clips", justify="right")
-        left.add_column("such as")
+        left.add_column("example")
         for reason, count in report["excluded"].items():
             first = next(item for item in report["excluded_clips"] if item["reason"] == reason)
             detail = f" ({first['detail']})" if first["detail"] else ""
@@ -86,7 +86,7 @@ def _held(split: dict[str, Any] | None) -> str:
 
 
 class ProgressDisplay:
-    """The display of run_sweep.py."""
+    """The progress display of run_sweep.py."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan, self._console = plan, console
@@ -109,27 +109,27 @@ class ProgressDisplay:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line above the table."""
         self._console.print(text, highlight=False, markup=False)
 
     def preparing(self) -> None:
-        """The trainer is loading."""
+        """Report that the trainer loads the model and prepares the data."""
         self.say(f"loading {self._plan.model} and preparing {self._plan.task.name} …")
 
     def ready(self, ready: Ready) -> None:
-        """What the data turned out to be."""
+        """Print the data report and the device."""
         print_data(ready.data, self._console)
-        self.say(f"  on {ready.environment['device_name']} with {ready.environment['threads']} threads")
+        self.say(f"  device {ready.environment['device_name']}, {ready.environment['threads']} threads")
 
     def known(self, record: Record) -> None:
-        """A run that an earlier call finished."""
+        """Show a run that was finished before this sweep."""
         wers = [rung.scores.wer for rung in record.rungs if rung.scores]
         with self._lock:
             self._rows[record.name] = Row(self._settings(record.name, record.config), record.state, wers)
             self._refresh()
 
     def begin(self, run: Run) -> None:
-        """A run begins."""
+        """Show that a run starts."""
         with self._lock:
             self._rows[run.name] = Row(self._settings(run.name, run.config), "running")
             if not self._live:
@@ -137,18 +137,18 @@ class ProgressDisplay:
             self._refresh()
 
     def rung(self, run: Run, rung: Rung) -> None:
-        """A run was evaluated."""
+        """Show the evaluation of a rung."""
         with self._lock:
             if rung.scores:
                 self._rows[run.name].wers.append(rung.scores.wer)
             if not self._live:
                 loss = "" if rung.train_loss is None else f", train loss {rung.train_loss:.3f}"
-                judged = f"WER {rung.scores.wer:.1%}" if rung.scores else f"loss {rung.loss:.3f}"
-                self.say(f"  {self._whose(run)}step {rung.step} ({rung.examples} examples): {judged}{loss}")
+                result = f"WER {rung.scores.wer:.1%}" if rung.scores else f"loss {rung.loss:.3f}"
+                self.say(f"  {self._whose(run)}step {rung.step} ({rung.examples} examples): {result}{loss}")
             self._refresh()
 
     def end(self, run: Run, record: Record) -> None:
-        """A run ended."""
+        """Show that a run ended, and why."""
         with self._lock:
             row = self._rows[run.name]
             row.state = record.state
@@ -162,11 +162,11 @@ class ProgressDisplay:
             self._refresh()
 
     def _whose(self, run: Run) -> str:
-        """Lines of several workers are mixed."""
+        """The run's name as a prefix where lines of several workers alternate."""
         return f"{run.name}: " if self.workers > 1 else ""
 
     def _settings(self, name: str, config: TrialConfig) -> str:
-        """Of a trial what is sampled, for the rest is the same in all; of a recipe everything."""
+        """The sampled settings of a trial, or all settings of a baseline."""
         return settings(config, self._sampled if name.startswith("trial") else None)
 
     def _refresh(self) -> None:
@@ -178,13 +178,13 @@ class ProgressDisplay:
 
     def _progress(self) -> str:
         if not self._plan.trials:
-            return "no trial is asked for"
+            return "no trials requested"
         finished = [
             (row.wers[-1], name)
             for name, row in self._rows.items()
             if row.state == "complete" and name.startswith("trial")
         ]
-        best = f"best {min(finished)[1]} at {min(finished)[0]:.1%}" if finished else "no finished trial yet"
+        best = f"best {min(finished)[1]} at {min(finished)[0]:.1%}" if finished else "no completed trial yet"
         left = max(0, self._plan.trials - self._done())
         ahead = (
             f", about {left * sum(self._durations) / len(self._durations) / 60 / self.workers:.0f} min left"
@@ -199,7 +199,7 @@ class ProgressDisplay:
         table.add_column("settings", overflow="fold")
         table.add_column("WER % by rung", no_wrap=True)
         table.add_column("state", no_wrap=True)
-        # As many as there is room for, of those that ended the last; a table of thousands would take long to draw.
+        # Only the latest rows that fit the screen: drawing thousands is slow.
         room = max(1, self._console.height - 4)
         running = [item for item in self._rows.items() if item[1].state == "running"][-room:]
         ended = [item for item in self._rows.items() if item[1].state != "running"]

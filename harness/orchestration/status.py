@@ -1,4 +1,4 @@
-"""How a study stands, read from its storage and its records while it runs here, elsewhere, or not at all."""
+"""Progress of a study, read from its storage and records, whether it runs here, elsewhere, or not at all."""
 
 import json
 from collections import Counter
@@ -34,14 +34,14 @@ def print_status(folder: StudyFolder, address: str | None, console: Console) -> 
     name = folder.path.name
     if address is None and not (folder.path / "optuna.db").is_file():
         raise UserError(
-            f"study {name!r} has no trials in {folder.path}; if they are on a server, name it with --storage"
+            f"study {name!r} has no trials in {folder.path}; if it uses a database server, pass --storage URL"
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     database = Database(folder.path, address)
     try:
         study = optuna.load_study(study_name=name, storage=database.storage)
     except KeyError:
-        raise UserError(f"study {name!r} is not in this storage; --storage names another") from None
+        raise UserError(f"study {name!r} is not in this storage; pass another one with --storage URL") from None
     trials, records = study.get_trials(deepcopy=False), list(folder.records())
     again = retried(trials)
     used = sum(trial.state.is_finished() and trial.number not in again for trial in trials)
@@ -50,7 +50,7 @@ def print_status(folder: StudyFolder, address: str | None, console: Console) -> 
         ((t.value, t.number) for t in trials if t.state == TrialState.COMPLETE and t.value is not None), default=None
     )
     console.print(f"study {name}: {used} of {slots or '?'} trials", style="bold", highlight=False)
-    console.print(f"  best: trial {best[1]}, {best[0]:.1%}" if best else "  no trial is complete yet", highlight=False)
+    console.print(f"  best: trial {best[1]}, {best[0]:.1%}" if best else "  no completed trial yet", highlight=False)
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     console.print(_states(trials, again))
     if running:
@@ -68,7 +68,7 @@ def _states(trials: Sequence[FrozenTrial], again: set[int]) -> Table:
     table.add_column("trials", justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
     reasons = Counter(
-        (list(WORDS).index(t.state), "tried again" if t.number in again else "", str(t.user_attrs.get("reason", "")))
+        (list(WORDS).index(t.state), "retried" if t.number in again else "", str(t.user_attrs.get("reason", "")))
         for t in trials
     )
     for (state, note, reason), count in sorted(reasons.items()):
@@ -79,7 +79,7 @@ def _states(trials: Sequence[FrozenTrial], again: set[int]) -> Table:
 
 def _running(trials: Sequence[FrozenTrial], beats: dict[int, float]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("running", "rungs", "so far", "age", "last sign"):
+    for title in ("running", "rungs", "metric", "age", "heartbeat"):
         table.add_column(title, justify="left" if title == "running" else "right", no_wrap=True)
     table.add_column("worker", overflow="fold")
     for trial in trials:
@@ -96,34 +96,35 @@ def _running(trials: Sequence[FrozenTrial], beats: dict[int, float]) -> Table:
 
 
 def _others(folder: StudyFolder, records: Sequence[tuple[Path, Record]]) -> Table:
-    """Runs that no search asks for: baselines, and what follows the search."""
+    """Count the runs that are not trials: baselines and follow-up runs."""
     found = Counter[tuple[str, str]]((folder.key(path).split("/")[0], r.state) for path, r in records)
     for path in folder.path.glob("attempts/*/run.json"):
         with suppress(OSError, ValueError):  # it has just ended
-            found[json.loads(path.read_text(encoding="utf-8"))["record"].split("/")[0], "under way"] += 1
+            found[json.loads(path.read_text(encoding="utf-8"))["record"].split("/")[0], "running"] += 1
     table = Table(box=None, pad_edge=False)
-    for title in ("beside the trials", "complete", "fail", "under way"):
-        table.add_column(title, justify="left" if title == "beside the trials" else "right", no_wrap=True)
+    for title in ("other runs", "complete", "fail", "running"):
+        table.add_column(title, justify="left" if title == "other runs" else "right", no_wrap=True)
     for kind in ("baselines", "tuning", "replicates", "fractions", "refit"):
-        counts = [found[kind, state] for state in ("complete", "fail", "under way")]
+        counts = [found[kind, state] for state in ("complete", "fail", "running")]
         if any(counts):
             table.add_row(kind, *(str(count or "") for count in counts))
     return table
 
 
 def _print_time(records: Sequence[Record], left: int, workers: int, console: Console) -> None:
-    """How long the rest may take."""
+    """Print how long the remaining trials may take."""
     tried = [_seconds(r) for r in records if r.kind == "trial" and r.state != "fail"]
     if left and tried:
         ahead = left * sum(tried) / len(tried) / max(1, workers)
-        console.print(f"time left: about {_time(ahead)} with {max(1, workers)} at work", highlight=False)
+        trials_at_once = f"{workers} trials at a time" if workers > 1 else "1 trial at a time"
+        console.print(f"time left: about {_time(ahead)} with {trials_at_once}", highlight=False)
 
 
 def _spent(spent: dict[str, float]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("time", no_wrap=True)
     table.add_column(_time(spent["wall"]), justify="right", no_wrap=True)
-    table.add_column("of all trainers", overflow="fold")
+    table.add_column("all trainers", overflow="fold")
     for row in time_table(spent):
         table.add_row(*row)
     return table
@@ -135,7 +136,7 @@ def _seconds(record: Record) -> float:
 
 
 def _time(seconds: float | None) -> str:
-    """A duration as people say it: 45 s, 12 min, 3.5 h."""
+    """A duration as text: 45 s, 12 min, 3.5 h."""
     if seconds is None:
         return "-"
     if seconds < 120:

@@ -1,4 +1,4 @@
-"""What a search found, in lines: the Pareto set, replicates, and how far loss and WER agreed."""
+"""Summarize a finished sweep: limits, Pareto front, replicates, and agreement of loss and WER."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,27 +18,27 @@ SHOWN = {
 
 
 def summary(space: SearchSpace, records: Sequence[Record], ended: str | None) -> list[str]:
-    """The lines, none for what there is nothing to say about."""
+    """The lines of the summary; parts without results are left out."""
     lines = [f"ended early: {ended}"] if ended else []
     trials = [record for record in records if record.kind == "trial"]
     stopped = sum(record.state == "pruned" for record in trials)
     infeasible = sum((record.reason or "").startswith(("infeasible", "out_of_memory")) for record in trials)
     if space.limits.given():
-        lines.append(f"{infeasible} of {len(trials)} trials broke a limit, {stopped - infeasible} were stopped early")
+        lines.append(f"{infeasible} of {len(trials)} trials exceeded a limit, {stopped - infeasible} were pruned")
     if len(space.objectives) > 1:
-        lines.append("not beaten in every objective:")
+        lines.append("Pareto front:")
         for record, values in pareto(trials, space.objectives):
             said = ", ".join(SHOWN[name](value) for name, value in zip(space.objectives, values, strict=True))
             lines.append(f"  {record.name}: {said}")
     for name, (seeds, mean, deviation) in spread(records).items():
         about = "" if deviation is None else f" ± {100 * deviation:.1f} (standard deviation)"
-        lines.append(f"{name} again with {seeds} fresh seeds: validation WER {mean:.1%}{about}")
+        lines.append(f"{name} with {seeds} fresh seeds: validation WER {mean:.1%}{about}")
     for record in records:
         if not record.portion.whole and record.state == "complete":
             wer = f"validation WER {record.scores.wer:.1%}" if record.scores else "no validation WER"
             lines.append(f"{record.name} (seed {record.seed}): {wer}")
     if packed := sum(record.cost is not None and record.cost.packed is not None for record in records):
-        lines.append(f"{packed} runs trained in one pass with others: their training time and memory are shares")
+        lines.append(f"{packed} runs were packed: their training time and memory are their shares of the trainer's")
     if space.judge == "loss" and (found := disagreement(trials)):
         lines.append(f"loss and WER ranked {found[0]} of {found[1]} pairs of finished trials differently")
     return lines

@@ -10,7 +10,7 @@ from harness.publish import FORMS
 EXAMPLES = (
     "python -m harness.publish --study demo",
     "python -m harness.publish --study demo --refit --to merged ctranslate2",
-    "python -m harness.publish --study demo --to adapter --push-to-hub me/my-whisper",
+    "python -m harness.publish --study demo --to adapter --push-to-hub me/whisper",
 )
 
 

@@ -50,7 +50,7 @@ def test_sweep_confirm_compare_and_begin_another_from_it(command, small_space, c
     assert again[f"s/replicates/{number}/2"]["config"] == best["config"]
     losses = [again[f"s/replicates/{number}/{seed}"]["rungs"][-1]["loss"] for seed in (2, 3)]
     assert len({best["rungs"][-1]["loss"], *losses}) == 3, "another seed trains another model"
-    assert "again with 2 fresh seeds: validation WER" in done.stdout
+    assert "with 2 fresh seeds: validation WER" in done.stdout
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("result.json")}
     command("run_sweep.py", *arguments, "--confirm", "1", "--seeds", "2")
@@ -79,7 +79,7 @@ def test_limits_and_wilcoxon_through_the_command(command, small_space, cache, tm
     large = [t for t in trials if t["config"]["r"] == 8]
     assert large and all(t["state"] == "pruned" and not t["rungs"] for t in large)
     assert all(t["reason"].startswith("infeasible: trainable") for t in large)
-    assert f"{len(large)} of 4 trials broke a limit" in done.stdout
+    assert f"{len(large)} of 4 trials exceeded a limit" in done.stdout
     small = next(t for t in trials if t["state"] == "complete")
     errors = json.loads((tmp_path / f"results/s/trials/{small['number']}/errors.json").read_text())
     assert set(errors) == {"0", "1"} and len(errors["1"]) == 12

@@ -66,12 +66,13 @@ def page() -> str:
                 continue
             if group.title not in ("options", "positional arguments"):
                 about = re.sub(r"(?<!\S)--[a-z-]+", r"`\g<0>`", group.description or "")
-                parts.append(f"\n### {(group.title or '').capitalize()}\n")
+                title = group.title or ""
+                parts.append(f"\n### {title[:1].upper()}{title[1:]}\n")
                 if about:
                     parts.append(f"\n{about[0].upper()}{about[1:]}{'' if about.endswith('.') else '.'}\n")
             parts.append("\n" + "\n".join(option(action) for action in actions) + "\n")
-        title, _, examples = (parser.epilog or "").partition("examples:")
-        if examples and not title.strip():
+        _, _, examples = (parser.epilog or "").partition("examples:")
+        if examples:
             lines = "\n".join(line.strip() for line in examples.strip().splitlines())
             parts.append(f"\nExamples:\n\n```bash\n{lines}\n```\n")
     return "".join(parts)

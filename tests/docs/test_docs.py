@@ -150,3 +150,14 @@ def test_every_page_of_the_site_is_in_its_navigation():
 
 def test_the_readme_is_short():
     assert len(text_of(ROOT / "README.md").splitlines()) <= 120
+
+
+# Each has one term in docs/glossary.md: leaderboard, best run, resume, evaluation of a rung, zero-shot.
+REPLACED = re.compile(
+    r"\b(the board|the winner(?!'s curse)|goes? on|judging|left behind by|how it stands)\b", re.IGNORECASE
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_one_term_for_one_thing(page):
+    assert not REPLACED.findall(FENCE.sub("", text_of(page)))

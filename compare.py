@@ -28,9 +28,7 @@ def add_systems(options: ArgumentParser) -> None:
     """What is ranked."""
     group = options.add_argument_group("systems")
     group.add_argument("--study", nargs="+", metavar="NAME", help="studies of run_sweep.py with the same test set")
-    group.add_argument(
-        "--top", type=positive, default=1, metavar="K", help="include the K best trials by validation (default: 1)"
-    )
+    group.add_argument("--top", type=positive, default=1, metavar="K", help="include the best K trials (default: 1)")
     group.add_argument(
         "--add",
         action="append",
@@ -38,9 +36,7 @@ def add_systems(options: ArgumentParser) -> None:
         metavar="NAME=FILE",
         help="add transcripts of another system (repeatable)",
     )
-    group.add_argument(
-        "--reference", type=Path, metavar="FILE", help="correct transcripts, without --study (jsonl, csv, trn)"
-    )
+    group.add_argument("--reference", type=Path, metavar="FILE", help="correct transcripts, if there is no --study")
     group.add_argument(
         "--against",
         nargs="+",
@@ -80,7 +76,7 @@ def add_scoring(options: ArgumentParser) -> None:
         metavar="METHOD",
         help="decode test_long by: sequential (default, Whisper's own), chunked (overlapping windows), pauses",
     )
-    group.add_argument("--language", metavar="CODE", help="language of the texts, such as sv (default: the task's)")
+    group.add_argument("--language", metavar="CODE", help="language of the texts (default: the task's)")
     group.add_argument(
         "--normalizer",
         metavar="NAME",

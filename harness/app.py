@@ -40,18 +40,18 @@ def parser() -> Parser:
 
 
 def marked(mine: str, other: str, tag: str) -> str:
-    """HTML of a text in which the words that the other one lacks stand in `tag`; all of it is escaped."""
+    """HTML of a transcript, escaped, with the words that the other transcript lacks inside `tag`."""
     words, others = mine.split(), other.split()
     parts = []
     for kind, first, last, *_ in difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
         said = html.escape(" ".join(words[first:last]))
         if said:
             parts.append(said if kind == "equal" else f"<{tag}>{said}</{tag}>")
-    return f'<p class="transcript">{" ".join(parts) or "<span class=nothing>(nothing heard)</span>"}</p>'
+    return f'<p class="transcript">{" ".join(parts) or "<span class=nothing>(no speech)</span>"}</p>'
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Load both models, then answer until interrupted."""
+    """Load both models, and serve the page until interrupted."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio
@@ -74,11 +74,11 @@ def serve(options: argparse.Namespace) -> int:
 
         def transcribe(path: str | None) -> tuple[str, str]:
             if path is None:
-                raise gradio.Error("Upload a recording, or record one, first.")
+                raise gradio.Error("Upload or record speech first.")
             try:
                 clip = decode(Path(path))
             except (UndecodableError, OSError):
-                raise gradio.Error("That file cannot be decoded: wav, flac, ogg, opus and mp3 can.") from None
+                raise gradio.Error("This file cannot be decoded. Use wav, flac, ogg, opus or mp3.") from None
             heard = [
                 text(transcribe_segments(model, of, clip, language, best_run.speech_task))
                 for model, of in ((best, base), (untouched.model, untouched))
@@ -90,24 +90,25 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def page(gradio: Any, name: str, base: str, transcribe: Any) -> Any:
-    """The page: a recording in, two transcripts out."""
-    with gradio.Blocks(title=f"{name} beside {base}", analytics_enabled=False) as blocks:
+    """The page: one recording, two transcripts."""
+    with gradio.Blocks(title=f"{name} and {base}", analytics_enabled=False) as blocks:
         gradio.Markdown(
-            "## Tuned beside untouched\nWords that only one of the two heard are marked. Nothing leaves this machine."
+            "## Fine-tuned model and base model\n"
+            "Words in only one of the transcripts are marked. Nothing leaves this machine."
         )
         audio = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Recording", buttons=[])
         button = gradio.Button("Transcribe", variant="primary", elem_id="transcribe")
         with gradio.Row():
             with gradio.Column(min_width=280):
-                tuned = gradio.HTML(label=f"Tuned: {name}", show_label=True, container=True, elem_id="tuned")
+                tuned = gradio.HTML(label=f"Fine-tuned: {name}", show_label=True, container=True, elem_id="tuned")
             with gradio.Column(min_width=280):
-                plain = gradio.HTML(label=f"Untouched: {base}", show_label=True, container=True, elem_id="untouched")
+                plain = gradio.HTML(label=f"Base model: {base}", show_label=True, container=True, elem_id="untouched")
         button.click(transcribe, audio, [tuned, plain], api_name=False)
     return blocks
 
 
 def launch(gradio: Any, blocks: Any, options: argparse.Namespace) -> None:
-    """Serve the page, on this machine only unless --host says otherwise; fonts are the browser's own."""
+    """Serve the page, by default on this machine only; fonts are the browser's own, so nothing is downloaded."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     blocks.queue(default_concurrency_limit=1)  # one resident model, one recording at a time
     print(f"http://{options.host}:{options.port}", flush=True)

@@ -71,7 +71,7 @@ def print_entries(cache: Path) -> int:
 
 
 def clear(cache: Path, names: list[str]) -> int:
-    """Remove the named entries, all entries of the named tasks, or with no name everything; not one in use.
+    """Delete the named entries and all entries of the named tasks, or everything without names; skip those in use.
 
     Raises:
         UserError: if a name is neither an entry nor a task.
@@ -80,7 +80,7 @@ def clear(cache: Path, names: list[str]) -> int:
     known = {entry.path.name for entry in stored} | {entry.task for entry in stored if entry.task}
     for name in names:
         if name not in known:
-            raise UserError(f"there is no entry or task {name!r} in {cache}; {nearest(name, known)}")
+            raise UserError(f"no entry or task {name!r} in {cache}; {nearest(name, known)}")
     for entry in stored:
         if names and entry.path.name not in names and entry.task not in names:
             continue
@@ -89,7 +89,7 @@ def clear(cache: Path, names: list[str]) -> int:
             with FileLock(lock, timeout=0):
                 shutil.rmtree(entry.path)
         except Timeout:
-            print(f"left {entry.path.name}: a process is preparing it")
+            print(f"kept {entry.path.name}: a process is preparing it")
             continue
         print(f"removed {entry.path.name}: {entry.kind} {entry.task}, {_megabytes(entry.size)}")
     return 0
@@ -104,9 +104,7 @@ def parser() -> Parser:
     options = Parser("python -m harness.cache", "[options]", DESCRIPTION, EXAMPLES)
     group = options.add_argument_group("cache")
     add_cache(group)
-    group.add_argument(
-        "--clear", nargs="*", metavar="NAME", help="delete entries, by entry or task name (default: all of them)"
-    )
+    group.add_argument("--clear", nargs="*", metavar="NAME", help="delete entries by entry or task name (default: all)")
     return options
 
 

@@ -52,10 +52,10 @@ def parser() -> Parser:
 
 
 def transcribe(options: argparse.Namespace) -> int:
-    """Transcribe each file, print its text, and write the formats asked for."""
+    """Transcribe each file, print its text, and write the requested formats."""
     targets = outputs(options.files, options.output, options.format)
     if options.segment_seconds is not None and options.segment_seconds < 1:
-        raise UserError(f"--segment-seconds {options.segment_seconds:g}: at least 1 s is needed to hear a word in")
+        raise UserError(f"--segment-seconds: expected at least 1 s, got {options.segment_seconds:g}")
     from transformers.utils import logging as transformers_logging
 
     from harness.data.audio import UndecodableError, decode
@@ -85,24 +85,24 @@ def transcribe(options: argparse.Namespace) -> int:
 
 
 def outputs(files: Sequence[Path], folder: Path, formats: Sequence[str]) -> dict[tuple[Path, str], Path]:
-    """The file that each recording is written to in each format.
+    """The output file of each recording and format.
 
     Raises:
-        UserError: two would be the same.
+        UserError: if two output files would be the same.
     """
     targets = {(file, name): folder / f"{file.stem}.{name}" for file in files for name in formats}
     if len(set(targets.values())) < len(targets):
-        raise UserError("two of the files have the same name: their transcripts would be one file; call twice")
+        raise UserError("two files have the same name, and so would their transcripts; run the command once for each")
     return targets
 
 
 def text(segments: "Sequence[Segment]") -> str:
-    """All that was said, on one line."""
+    """The whole transcript on one line."""
     return " ".join(segment.text for segment in segments if segment.text)
 
 
 def lines(segments: "Sequence[Segment]") -> str:
-    """A line for each segment."""
+    """One line per segment."""
     return "".join(f"{segment.text}\n" for segment in segments if segment.text)
 
 

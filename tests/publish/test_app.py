@@ -20,7 +20,7 @@ pytest.importorskip("gradio")
 def test_words_that_one_alone_heard_are_marked_and_escaped():
     html = marked("turn <b>on</b> the light", "turn off the light", "ins")
     assert html == '<p class="transcript">turn <ins>&lt;b&gt;on&lt;/b&gt;</ins> the light</p>'
-    assert "(nothing heard)" in marked("", "turn off", "ins")
+    assert "(no speech)" in marked("", "turn off", "ins")
 
 
 def test_it_listens_on_this_machine_alone_unless_told():

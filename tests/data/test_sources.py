@@ -322,7 +322,7 @@ def test_long_recordings_are_listed_with_their_paths(tmp_path, prepared):
         ({"sources": [{"kind": "hub", "datset": "y"}]}, r"sources.0.hub.datset'; did you mean 'dataset'"),
         ({"sources": [{"kind": "hubb"}]}, r"'hubb' .* 'common_voice'"),
         ({"sources": [{"folder": ".", "caps": {"trian": 3}}]}, r"'trian' was given"),
-        ({}, r"say where the speech is: folder: PATH"),
+        ({}, r"give folder: PATH, or a list of sources"),
         ({"folder": ".", "min_second": 1}, r"did you mean 'min_seconds'"),
     ],
 )

@@ -21,7 +21,7 @@ from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtracto
 from benchmarks.gpu_trial import random_model
 from harness import catalog
 from harness.catalog import ROOT
-from harness.evaluation.decoding import DecodedUtterance, transcript
+from harness.evaluation.decoding import DecodedUtterance, make_transcript
 from harness.model.parameters import OFFICIAL, POSITIONS_PER_SECOND, Dimensions
 from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
@@ -143,7 +143,7 @@ def plain(job: Job, folder: Path) -> dict[tuple[int, float], Trial]:
         answer = json.loads((folder / "found.json").read_text(encoding="utf-8"))
         rows = speech.rows("validation")
         heard = [
-            transcript(speech, row, DecodedUtterance(text=text))
+            make_transcript(speech, row, DecodedUtterance(text=text))
             for row, text in zip(rows, answer["texts"], strict=True)
         ]
         found[_point(config)] = Trial(answer["loss"], score_split(context, heard).wer, answer["texts"])

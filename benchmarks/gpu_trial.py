@@ -23,8 +23,9 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 
 from harness import catalog
 from harness.data.batches import Batch, Step
+from harness.hardware.clock import Clock
 from harness.hardware.matmul_rate import matmul_rate
-from harness.hardware.meter import Clock, PeakMemory, is_out_of_memory
+from harness.hardware.memory import PeakMemory, is_out_of_memory
 from harness.model.base import Base, load_base
 from harness.model.flops import training_flops
 from harness.model.methods import attach, detach
@@ -34,7 +35,7 @@ from harness.model.trial_settings import apply_trial_settings
 from harness.spec.budget import Budget
 from harness.spec.trial import TrialConfig
 from harness.training.context import make_accelerator
-from harness.training.loop import DivergedError, Progress, train
+from harness.training.loop import DivergedError, Progress, TrainingObjects, train
 
 TOY = Dimensions(64, 2, 2, 128, 128, 1000, max_source_positions=100, max_target_positions=64)
 LORA = {"method": "lora", "r": 32, "alpha_over_r": 2, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}
@@ -110,9 +111,8 @@ def measure(base: Base, dims: Dimensions, config: TrialConfig, steps: int, token
             scheduler = make_scheduler(optimizer, config, steps)
             peaks.enter("train")
             stream = random_steps(dims, config, tokens)
-            progress = next(
-                train(prepared, optimizer, scheduler, accelerator, stream, budget, [steps], config.max_grad_norm)
-            )
+            objects = TrainingObjects(prepared, optimizer, scheduler, accelerator)
+            progress = next(train(objects, stream, budget, [steps], config.max_grad_norm))
             peaks.enter(None)
             found = _rates(dims, config, progress) | {"optimizer_8bit_share": eight_bit_share(optimizer)}
             accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)

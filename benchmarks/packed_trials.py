@@ -23,9 +23,10 @@ from rich.table import Table
 
 from benchmarks.gpu_trial import LORA, TOY, random_model
 from harness.data.batches import Batch, Step
-from harness.hardware.meter import Clock, SharedPeakMemory, memory_held, reset_peak_memory
+from harness.hardware.clock import Clock
+from harness.hardware.memory import SharedPeakMemory, process_memory, reset_peak_memory
 from harness.model.base import Base, load_base
-from harness.model.batched_lora import Packed, view
+from harness.model.batched_lora import PackedModel, make_view
 from harness.model.methods import attach
 from harness.model.optimizers import make_optimizer, make_scheduler
 from harness.model.parameters import OFFICIAL, Dimensions, dimensions
@@ -34,9 +35,9 @@ from harness.spec.messages import Finished
 from harness.spec.result import TrialResult
 from harness.spec.trial import TrialConfig
 from harness.training.context import make_accelerator
-from harness.training.loop import Progress, next_event, train, training_loop
+from harness.training.loop import Progress, TrainingObjects, next_event, train, training_loop
 from harness.training.packed_trials import PackedTraining, PackedTrial, RandomState
-from harness.training.trial import GradientRequest, Trial
+from harness.training.trial_protocol import GradientRequest, PackedUsage, Trial
 
 KINDS: dict[str, dict[str, Any]] = {
     "encoder and decoder": {"scope": "both"},
@@ -58,16 +59,12 @@ def steps_of(dims: Dimensions, config: TrialConfig, tokens: int, precision: str)
         yield Step([batch], size, batch.label_tokens)
 
 
-def prepared(base: Base, config: TrialConfig, steps: int) -> SimpleNamespace:
+def prepared(base: Base, config: TrialConfig, steps: int) -> TrainingObjects:
     """All that a trial trains with, on a view of the base."""
-    run = SimpleNamespace(config=config, together=1, clock=Clock(base.device), peaks=SharedPeakMemory(base.device))
-    run.accelerator = make_accelerator(config.precision, base.device)
-    run.model, run.optimizer = run.accelerator.prepare(
-        model := attach(view(base), config), make_optimizer(model, config)
-    )
-    run.scheduler = make_scheduler(run.optimizer, config, steps)
-    run.loop = (run.model, run.optimizer, run.scheduler, run.accelerator)
-    return run
+    accelerator = make_accelerator(config.precision, base.device)
+    attached = attach(make_view(base), config)
+    model, optimizer = accelerator.prepare(attached, make_optimizer(attached, config))
+    return TrainingObjects(model, optimizer, make_scheduler(optimizer, config, steps), accelerator)
 
 
 def rate(progress: list[Progress]) -> float:
@@ -78,8 +75,8 @@ def rate(progress: list[Progress]) -> float:
 
 def alone(base: Base, dims: Dimensions, config: TrialConfig, steps: int, tokens: int) -> float:
     """Examples a second of one trial, and nothing beside it."""
-    run, stream = prepared(base, config, steps), steps_of(dims, config, tokens, config.precision)
-    return rate([next(train(*run.loop, stream, Budget(steps=steps), [steps], 1.0))])
+    objects, stream = prepared(base, config, steps), steps_of(dims, config, tokens, config.precision)
+    return rate([next(train(objects, stream, Budget(steps=steps), [steps], 1.0))])
 
 
 def packed(base: Base, dims: Dimensions, configs: list[TrialConfig], steps: int, tokens: int) -> tuple[float, int]:
@@ -87,24 +84,25 @@ def packed(base: Base, dims: Dimensions, configs: list[TrialConfig], steps: int,
     done: list[Progress] = []
 
     def trial(config: TrialConfig) -> Trial[Finished]:
-        run, stream = prepared(base, config, steps), steps_of(dims, config, tokens, config.precision)
-        under_way = training_loop(*run.loop, stream, Budget(steps=steps), [steps], 1.0, run.clock, Progress())
+        objects, stream = prepared(base, config, steps), steps_of(dims, config, tokens, config.precision)
+        usage = PackedUsage(Clock(base.device), SharedPeakMemory(base.device))
+        events = training_loop(objects, stream, Budget(steps=steps), [steps], 1.0, usage.clock, Progress())
         loss = None
-        while isinstance(said := next_event(under_way, loss), Step):
-            loss = yield GradientRequest(run, said)  # type: ignore[arg-type]
-        assert isinstance(said, Progress)
-        done.append(said)
+        while isinstance(event := next_event(events, loss), Step):
+            loss = yield GradientRequest(event, objects.model, config, objects.accelerator, usage)
+        assert isinstance(event, Progress)
+        done.append(event)
         return Finished(result=TrialResult(state="complete", rungs=(), cost=None))
 
-    held = memory_held(base.device)
-    deaf = SimpleNamespace(send=lambda answer, lane: None)
-    pack = PackedTraining(deaf, SimpleNamespace(base=base, pad=0), Packed(base), held)  # type: ignore[arg-type]
+    before = process_memory(base.device)
+    channel, context = SimpleNamespace(send=lambda answer, lane: None), SimpleNamespace(base=base, pad_token=0)
+    pack = PackedTraining(channel, context, PackedModel(base), before)  # type: ignore[arg-type]
     reset_peak_memory(base.device)
     with tempfile.TemporaryDirectory() as folder:
         for lane, config in enumerate(configs, start=1):
-            pack.members[lane] = PackedTrial(lane, Path(folder), trial(config), RandomState(base.device))
-            pack.advance(pack.members[lane], None)
-        while pack.members:
+            pack.trials[lane] = PackedTrial(lane, Path(folder), trial(config), RandomState(base.device))
+            pack.advance(pack.trials[lane], None)
+        while pack.trials:
             pack.step()
             peak = torch.cuda.max_memory_reserved(base.device) if base.device.type == "cuda" else 0
     return rate(done), peak

@@ -26,8 +26,9 @@ from harness.spec.budget import Budget
 from harness.spec.messages import Open, Train
 from harness.spec.task import Task
 from harness.spec.trial import ALL_LINEAR, TrialConfig
+from harness.training.context import TrainerContext
 from harness.training.orders import open_context
-from harness.training.trial import TrainerContext, run_trial
+from harness.training.trial import run_trial
 
 TABLES = ROOT / "benchmarks" / "tables"
 SPEECH = ROOT / "harness" / "demo" / "speech"

@@ -43,6 +43,6 @@ def rung(index: int, wer: float) -> Rung:
 
 
 def batch_of(context, rows, labels=None) -> Batch:
-    """A batch of some rows of a bench, with their own labels or others."""
+    """A batch of some rows of a trainer context, with their own labels or others."""
     features = LogMelInputs(context.speech, window_frames(context.base)).take(rows)
-    return labelled(features, labels or [context.labels[row] for row in rows], context.pad)
+    return labelled(features, labels or [context.labels[row] for row in rows], context.pad_token)

@@ -81,7 +81,7 @@ def test_the_model_has_whisper_s_proportions(context):
 
 @pytest.mark.slow
 def test_vanilla_s_word_error_rate_is_the_model_card_s(cache):
-    from harness.evaluation.decoding import transcribe
+    from harness.evaluation.decoding import Decoder
     from harness.spec.messages import Open
     from harness.training.context import make_accelerator, score_split
     from harness.training.orders import open_context
@@ -91,9 +91,8 @@ def test_vanilla_s_word_error_rate_is_the_model_card_s(cache):
     accelerator = make_accelerator("fp32", context.base.device)
     for split in ("validation", "test"):
         rows = context.speech.rows(split)
-        scores = score_split(
-            context, transcribe(context.base.model, context.base, context.speech, rows, context.decoding, accelerator)
-        )
+        decoder = Decoder(context.base.model, context.base, context.speech, context.decoding, accelerator)
+        scores = score_split(context, decoder.transcribe(rows))
         raw, normalised = re.search(rf"{split} split.*\| ([\d.]+)% \| ([\d.]+)% \|", card).groups()
         assert 100 * scores.wer_raw == pytest.approx(float(raw), abs=0.1)
         assert 100 * scores.wer == pytest.approx(float(normalised), abs=0.1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness import catalog
-from harness.evaluation.decoding import transcribe
+from harness.evaluation.decoding import Decoder
 from harness.model.methods import count_parameters
 from harness.spec.messages import Open
 from harness.training.context import make_accelerator, score_split
@@ -52,9 +52,8 @@ def main() -> None:
         scores = {}
         for split in ("validation", "test"):
             rows = context.speech.rows(split)
-            transcripts = transcribe(
-                context.base.model, context.base, context.speech, rows, context.decoding, accelerator
-            )
+            decoder = Decoder(context.base.model, context.base, context.speech, context.decoding, accelerator)
+            transcripts = decoder.transcribe(rows)
             scores[split] = score_split(context, transcripts)
     model = context.base.model
     own = word_error_rate(model, context.base.processor.tokenizer, *own_domain(400, seed=6))

@@ -1,4 +1,4 @@
-"""Decode utterances greedily with the prompt they were trained with -> transcripts and loss."""
+"""Decode utterances greedily with a Whisper model, and compute their teacher-forced loss."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -17,7 +17,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from harness.data.audio import SAMPLE_RATE
 from harness.data.batches import chunks, labelled
 from harness.data.store.prepare import Speech
-from harness.hardware.meter import Clock, is_out_of_memory, is_poisoned
+from harness.hardware.clock import Clock
+from harness.hardware.memory import is_cuda_error, is_out_of_memory
 from harness.model.base import Base
 from harness.model.encoder_cache import EncoderStates, LogMelInputs
 from harness.model.loss import utterance_losses
@@ -28,27 +29,39 @@ from harness.spec.result import Transcript
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How every system of a study is decoded."""
+class DecodingSettings:
+    """Decoding settings that all systems of a study share.
+
+    Attributes:
+        batch_size: Clips decoded together.
+        max_new_tokens: Limit of generated tokens per clip.
+        task: "transcribe" or "translate".
+        forced_language: Put each utterance's language into the prompt; False lets the model detect it.
+        sorting: Decode clips in order of length, so that the clips of a batch end at about the same token.
+        static_cache: Use a key-value cache of fixed size, which compiled decoding on a GPU needs.
+    """
 
     batch_size: int
     max_new_tokens: int
     task: str
     forced_language: bool = True
-    sorting: bool = True  # by length
-    static_cache: bool = False  # keys and values stay where they are, so that a GPU can decode by compiled code
+    sorting: bool = True
+    static_cache: bool = False
 
-    def described(self) -> dict[str, Any]:
-        """For records and captions."""
+    def describe(self) -> dict[str, Any]:
+        """Return the settings as stored in records and shown in captions."""
         strategy = "greedy" if self.forced_language else "greedy, language detected"
         return {"strategy": strategy, "batch_size": self.batch_size, "max_new_tokens": self.max_new_tokens}
 
 
 @dataclass(frozen=True)
 class DecodedUtterance:
-    """Of one utterance: the teacher-forced loss summed over its label tokens, and what was decoded.
+    """Result of decoding one utterance. What was not requested is None.
 
-    `cut` where the decode limit came before the end. What was not asked for is None.
+    Attributes:
+        loss: Teacher-forced cross-entropy, summed over the label tokens.
+        text: The hypothesis.
+        cut: Whether the token limit was reached before the end of the text.
     """
 
     loss: float | None = None
@@ -56,179 +69,189 @@ class DecodedUtterance:
     cut: bool = False
 
 
-class NoTimestamps(LogitsProcessor):
-    """Never a timestamp, of which the prompt says that there are none.
+class SuppressTimestamps(LogitsProcessor):
+    """Forbid timestamp tokens, which the prompt already excludes.
 
-    A model that is astray draws them all the same, and generate() would then seek there and decode the rest of the
-    features again, which it cannot where only the encoder's output is given.
+    A badly trained model may predict them anyway. generate() would then seek to that time and decode the remaining
+    features again, which it cannot do where only the encoder's output is given.
     """
 
     def __init__(self, first: int) -> None:
         self.first = first
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores (clips, vocabulary) of the next token."""
+        """Return the scores (clips, vocabulary) of the next token, those of timestamps set to minus infinity."""
         scores[:, self.first :] = -torch.inf
         return scores
 
 
-def transcribe(
-    model: nn.Module,
-    base: Base,
-    speech: Speech,
-    rows: Sequence[int],
-    decoding: Decoding,
-    accelerator: Accelerator,
-    encoder_states: EncoderStates | None = None,
-) -> list[Transcript]:
-    """Transcripts of some rows, in their order; several processes share the work, and each gets all."""
-    heard = decode_with_loss(model, base, speech, rows, decoding, accelerator, encoder_states)
-    return [transcript(speech, row, heard[row]) for row in rows]
+@dataclass(frozen=True)
+class Decoder:
+    """Decode utterances of a task with one model.
 
+    In a trial of several processes all of them must call these methods: they share the work, and each gets all
+    results.
 
-def decode_with_loss(
-    model: nn.Module,
-    base: Base,
-    speech: Speech,
-    rows: Sequence[int],
-    decoding: Decoding,
-    accelerator: Accelerator,
-    encoder_states: EncoderStates | None = None,
-    labels: Sequence[list[int]] | None = None,
-    texts: bool = True,
-) -> dict[int, DecodedUtterance]:
-    """Decode some rows and, given the labels of all rows, compute their loss; the encoder runs once for both.
-
-    Several processes share the work, and each gets all. Inputs are the filled `prefix`'s, or features.
+    Attributes:
+        model: The model, with or without an adapter.
+        base: The base model that it was made from, for its processor.
+        speech: The prepared task.
+        settings: How to decode.
+        accelerator: Device, precision and processes.
+        encoder_states: Cached encoder states to decode from, already filled; None: log-mel features.
     """
-    inputs = encoder_states or LogMelInputs(speech, window_frames(base))
-    ordered = sort_by_length(speech, rows) if decoding.sorting else list(rows)
-    mine = ordered[accelerator.process_index :: accelerator.num_processes]
-    found = dict[int, DecodedUtterance]()
-    model.eval()
 
-    def hear(batch: Sequence[int]) -> dict[int, DecodedUtterance]:
-        states = encode(model, inputs.take(batch), inputs.depth, accelerator)
-        heard = [DecodedUtterance()] * len(batch)
-        if texts:
-            heard = generate(
-                model, base, states, [speech.utterances[row].language for row in batch], decoding, accelerator
+    model: nn.Module
+    base: Base
+    speech: Speech
+    settings: DecodingSettings
+    accelerator: Accelerator
+    encoder_states: EncoderStates | None = None
+
+    def transcribe(self, rows: Sequence[int]) -> list[Transcript]:
+        """Return the transcripts of utterances, in the order of `rows`."""
+        decoded = self.decode(rows)
+        return [make_transcript(self.speech, row, decoded[row]) for row in rows]
+
+    def decode(
+        self, rows: Sequence[int], labels: Sequence[list[int]] | None = None, texts: bool = True
+    ) -> dict[int, DecodedUtterance]:
+        """Decode utterances and, if labels are given, compute their loss; the encoder runs once for both.
+
+        Args:
+            rows: The utterances, as row numbers of `speech`.
+            labels: Label tokens of all utterances of `speech`; None computes no loss.
+            texts: Whether to generate texts.
+
+        Returns:
+            The result of each row.
+        """
+        model, speech, accelerator = self.model, self.speech, self.accelerator
+        inputs = self.encoder_states or LogMelInputs(speech, window_frames(self.base))
+        ordered = sort_by_length(speech, rows) if self.settings.sorting else list(rows)
+        own = ordered[accelerator.process_index :: accelerator.num_processes]
+        results = dict[int, DecodedUtterance]()
+        model.eval()
+
+        def decode_batch(batch: Sequence[int]) -> dict[int, DecodedUtterance]:
+            states = encode(model, inputs.take(batch), inputs.depth, accelerator)
+            decoded = [DecodedUtterance()] * len(batch)
+            if texts:
+                decoded = self.generate(states, [speech.utterances[row].language for row in batch])
+            if labels is not None:
+                losses = self._losses(states, [labels[row] for row in batch])
+                decoded = [replace(utterance, loss=loss) for utterance, loss in zip(decoded, losses, strict=True)]
+            return dict(zip(batch, decoded, strict=True))
+
+        for batch in chunks(own, self.settings.batch_size):
+            results |= halve_on_out_of_memory(decode_batch, batch)
+        if accelerator.num_processes > 1:
+            results = {row: decoded for part in gather_object([results]) for row, decoded in part.items()}
+        return results
+
+    def generate(self, states: Tensor, languages: list[str]) -> list[DecodedUtterance]:
+        """Generate the texts of one batch from the encoder's output (clips, positions, width)."""
+        whisper, tokenizer = whisper_of(self.model), self.base.processor.tokenizer
+        first_timestamp = tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
+        with torch.inference_mode(), self.accelerator.autocast():
+            ids = whisper.generate(
+                encoder_outputs=BaseModelOutput(last_hidden_state=states),
+                logits_processor=LogitsProcessorList([SuppressTimestamps(first_timestamp)]),
+                language=languages if self.settings.forced_language else None,
+                task=self.settings.task,
+                max_new_tokens=self.settings.max_new_tokens,
+                num_beams=1,
+                do_sample=False,
+                cache_implementation="static" if self.settings.static_cache else None,
             )
-        if labels is not None:
-            losses = _losses(model, base, states, [labels[row] for row in batch], accelerator)
-            heard = [replace(one, loss=loss) for one, loss in zip(heard, losses, strict=True)]
-        return dict(zip(batch, heard, strict=True))
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        # generate() removes the end token of the longest text of a batch: below the limit every text has ended.
+        full = ids.shape[1] >= self.settings.max_new_tokens
+        ended = (ids == tokenizer.eos_token_id).any(dim=1).tolist()
+        return [
+            DecodedUtterance(text=text.strip(), cut=full and not end) for text, end in zip(texts, ended, strict=True)
+        ]
 
-    for batch in chunks(mine, decoding.batch_size):
-        found |= halve_on_out_of_memory(hear, batch)
-    if accelerator.num_processes > 1:
-        found = {row: heard for part in gather_object([found]) for row, heard in part.items()}
-    return found
+    def _losses(self, states: Tensor, labels: list[list[int]]) -> list[float]:
+        layers = self.base.model.config.encoder_layers
+        batch = labelled(states, labels, self.base.processor.tokenizer.pad_token_id, layers)
+        with torch.inference_mode(), self.accelerator.autocast():
+            losses: list[float] = utterance_losses(self.model, batch.to(self.accelerator.device)).tolist()
+        return losses
+
+    def measure_rtfx(self, rows: Sequence[int], clips: Sequence[npt.NDArray[np.float32]], passes: int) -> float:
+        """Measure RTFx: audio seconds per second of feature extraction, generation and detokenization.
+
+        Args:
+            rows: The utterances.
+            clips: Their samples.
+            passes: Timed passes after one warm-up pass. The median counts.
+        """
+        audio = sum(len(clip) for clip in clips) / SAMPLE_RATE
+        durations = []
+        self.model.eval()
+        for _ in range(passes + 1):
+            clock = Clock(self.accelerator.device)
+            clock.start()
+            for batch in chunks(range(len(rows)), self.settings.batch_size):
+                mel = self.base.processor.feature_extractor(
+                    [clips[i] for i in batch], sampling_rate=SAMPLE_RATE, return_tensors="np"
+                )
+                languages = [self.speech.utterances[rows[i]].language for i in batch]
+                inputs = torch.from_numpy(mel.input_features[:, :, : window_frames(self.base)])
+                self.generate(encode(self.model, inputs, None, self.accelerator), languages)
+            clock.stop()
+            durations.append(clock.seconds)
+        return audio / statistics.median(durations[1:])
 
 
 def halve_on_out_of_memory(
-    hear: Callable[[Sequence[int]], dict[int, DecodedUtterance]], batch: Sequence[int]
+    decode_batch: Callable[[Sequence[int]], dict[int, DecodedUtterance]], batch: Sequence[int]
 ) -> dict[int, DecodedUtterance]:
-    """Hear a batch; where memory runs out, one half of it after the other."""
+    """Decode a batch; if memory runs out, decode its halves one after the other.
+
+    Raises:
+        Exception: What `decode_batch` raises for a single clip, or after a CUDA error.
+    """
     try:
-        return hear(batch)
+        return decode_batch(batch)
     except Exception as error:
-        if len(batch) == 1 or not is_out_of_memory(error) or is_poisoned(error):
+        if len(batch) == 1 or not is_out_of_memory(error) or is_cuda_error(error):
             raise
-    # Behind the handler: the exception held what the batch had taken.
+    # Outside the handler: the exception keeps the batch's tensors alive.
     half = len(batch) // 2
-    return halve_on_out_of_memory(hear, batch[:half]) | halve_on_out_of_memory(hear, batch[half:])
+    return halve_on_out_of_memory(decode_batch, batch[:half]) | halve_on_out_of_memory(decode_batch, batch[half:])
 
 
 def sort_by_length(speech: Speech, rows: Sequence[int]) -> list[int]:
-    """Rows from the shortest clip to the longest, so that a batch ends at about the same token."""
+    """Return rows from the shortest clip to the longest."""
     return sorted(rows, key=lambda row: (speech.utterances[row].seconds or 0.0, row))
 
 
 def encode(model: nn.Module, inputs: Tensor, depth: int | None, accelerator: Accelerator) -> Tensor:
-    """The encoder's output for one batch of log-mel features, or of states behind `depth` layers."""
+    """Return the encoder's output (clips, positions, width) for one batch.
+
+    Args:
+        model: The model.
+        inputs: Log-mel features, or encoder states after `depth` layers.
+        depth: The number of layers already applied; None for features.
+        accelerator: Device and precision.
+    """
     with torch.inference_mode(), accelerator.autocast(), start_at_layer(model, depth):
         states: Tensor = whisper_of(model).model.encoder(inputs.to(accelerator.device)).last_hidden_state
     return states
 
 
-def generate(
-    model: nn.Module, base: Base, states: Tensor, languages: list[str], decoding: Decoding, accelerator: Accelerator
-) -> list[DecodedUtterance]:
-    """What is decoded from the encoder's output (clips, positions, width) of one batch."""
-    whisper = whisper_of(model)
-    first = base.processor.tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
-    with torch.inference_mode(), accelerator.autocast():
-        ids = whisper.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            logits_processor=LogitsProcessorList([NoTimestamps(first)]),
-            language=languages if decoding.forced_language else None,
-            task=decoding.task,
-            max_new_tokens=decoding.max_new_tokens,
-            num_beams=1,
-            do_sample=False,
-            cache_implementation="static" if decoding.static_cache else None,
-        )
-    tokenizer = base.processor.tokenizer
-    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    # generate() takes the last end of a text away, so that the longest of a batch has none.
-    full = ids.shape[1] >= decoding.max_new_tokens
-    ended = (ids == tokenizer.eos_token_id).any(dim=1).tolist()
-    return [DecodedUtterance(text=text.strip(), cut=full and not end) for text, end in zip(texts, ended, strict=True)]
-
-
-def _losses(
-    model: nn.Module, base: Base, states: Tensor, labels: list[list[int]], accelerator: Accelerator
-) -> list[float]:
-    batch = labelled(states, labels, base.processor.tokenizer.pad_token_id, base.model.config.encoder_layers)
-    with torch.inference_mode(), accelerator.autocast():
-        losses: list[float] = utterance_losses(model, batch.to(accelerator.device)).tolist()
-    return losses
-
-
-def real_time_factor(
-    model: nn.Module,
-    base: Base,
-    speech: Speech,
-    rows: Sequence[int],
-    clips: Sequence[npt.NDArray[np.float32]],
-    decoding: Decoding,
-    accelerator: Accelerator,
-    passes: int,
-) -> float:
-    """RTFx: audio seconds per second of feature extraction, generation and detokenising.
-
-    `clips` are the samples of `rows`. The median of `passes` after one warm-up pass.
-    """
-    audio = sum(len(clip) for clip in clips) / SAMPLE_RATE
-    timed = []
-    model.eval()
-    for _ in range(passes + 1):
-        clock = Clock(accelerator.device)
-        clock.start()
-        for batch in chunks(range(len(rows)), decoding.batch_size):
-            mel = base.processor.feature_extractor(
-                [clips[i] for i in batch], sampling_rate=SAMPLE_RATE, return_tensors="np"
-            )
-            languages = [speech.utterances[rows[i]].language for i in batch]
-            inputs = torch.from_numpy(mel.input_features[:, :, : window_frames(base)])
-            states = encode(model, inputs, None, accelerator)
-            generate(model, base, states, languages, decoding, accelerator)
-        clock.stop()
-        timed.append(clock.seconds)
-    return audio / statistics.median(timed[1:])
-
-
-def transcript(speech: Speech, row: int, heard: DecodedUtterance) -> Transcript:
-    """What was heard of an utterance, beside what was said."""
+def make_transcript(speech: Speech, row: int, decoded: DecodedUtterance) -> Transcript:
+    """Combine the reference and properties of an utterance with its hypothesis."""
     utterance = speech.utterances[row]
     return Transcript(
         id=utterance.id,
         reference=utterance.text,
-        hypothesis=heard.text or "",
+        hypothesis=decoded.text or "",
         audio_seconds=utterance.seconds,
         speaker=utterance.speaker,
         condition=utterance.condition,
         dataset=utterance.dataset,
-        cut=heard.cut,
+        cut=decoded.cut,
     )

@@ -1,4 +1,4 @@
-"""Recordings longer than the model's window -> transcripts, by a named algorithm."""
+"""Transcribe recordings longer than the model's window, by one of three algorithms."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -20,18 +20,18 @@ from harness.spec.messages import Algorithm
 from harness.spec.result import Transcript
 
 Samples = npt.NDArray[np.float32]
-Way = Callable[[WhisperForConditionalGeneration, Base, Samples, str | None, str], str]
-FRAME_SECONDS = 0.02  # in which loudness is measured
-PAUSE_SECONDS = 0.2  # over which it is averaged: the shortest pause that counts
-SILENCE = 1e-5  # of the power of loud speech: 50 dB below it
-SHORTEST = 1 / 3  # of the longest segment: no cut comes earlier
-BATCH = 8
+LongFormDecoder = Callable[[WhisperForConditionalGeneration, Base, Samples, str | None, str], str]
+FRAME_SECONDS = 0.02  # resolution of the loudness
+PAUSE_SECONDS = 0.2  # loudness is averaged over this: the shortest pause that counts
+SILENCE_RATIO = 1e-5  # of the power of loud speech: 50 dB below it
+MIN_SEGMENT_SHARE = 1 / 3  # of the longest segment: no cut comes earlier
+BATCH_SIZE = 8
 PROMPT_TOKENS = 4  # start of transcript, language, task, no timestamps
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a recording, in seconds from its beginning, and what was said in it."""
+    """Part of a recording with its text; `start` and `end` are in seconds from the beginning of the recording."""
 
     start: float
     end: float
@@ -39,20 +39,24 @@ class Segment:
 
 
 def recordings(speech: Speech, split: str) -> tuple[list[Transcript], list[Samples], list[str], str]:
-    """A split's utterances without hypotheses, their samples and languages, and a hash of samples and texts.
+    """Read the long recordings of a split.
+
+    Returns:
+        Transcripts without hypotheses, samples (16 kHz mono), languages, and a hash of all samples and texts.
 
     Raises:
-        UserError: if the split is empty.
+        UserError: If the split has no recordings.
     """
-    found = [utterance for utterance in speech.long if utterance.split == split]
-    if not found:
+    utterances = [utterance for utterance in speech.long if utterance.split == split]
+    if not utterances:
         raise UserError(
-            f"task {speech.task.name} has no recording of split {split}; mark long recordings so in its table"
+            f"task {speech.task.name} has no recordings of split {split}; "
+            f"set split to {split} for long recordings in the task's table"
         )
-    clips = [speech.samples(utterance) for utterance in found]
+    clips = [speech.samples(utterance) for utterance in utterances]
     digest = hashlib.sha256()
     transcripts = []
-    for utterance, clip in zip(found, clips, strict=True):
+    for utterance, clip in zip(utterances, clips, strict=True):
         digest.update(clip.tobytes() + utterance.text.encode())
         transcripts.append(
             Transcript(
@@ -65,7 +69,7 @@ def recordings(speech: Speech, split: str) -> tuple[list[Transcript], list[Sampl
                 dataset=utterance.dataset,
             )
         )
-    return transcripts, clips, [utterance.language for utterance in found], digest.hexdigest()[:16]
+    return transcripts, clips, [utterance.language for utterance in utterances], digest.hexdigest()[:16]
 
 
 def transcribe_long(
@@ -76,30 +80,41 @@ def transcribe_long(
     task: str,
     algorithm: Algorithm,
 ) -> list[str]:
-    """Texts of recordings of any length, by a model made of the base.
+    """Return the texts of recordings of any length.
 
-    `sequential` is Whisper's own way (Radford et al. 2023, section 4.5), as transformers' generate has it: the window
-    moves on to where the last predicted timestamp ends; greedy, no temperature fallback, not conditioned on earlier
-    text. `chunked` cuts windows that overlap by a sixth on each side, decodes each alone and joins them on their common
-    tokens (transformers' speech recognition pipeline). `pauses` cuts where it is quietest and decodes each part as a
-    clip, without timestamps, as models are trained here.
+    Args:
+        model: A model made from `base`.
+        base: The base model, for its processor and window.
+        clips: 16 kHz mono samples.
+        languages: Whisper's language code of each clip; None detects it.
+        task: "transcribe" or "translate".
+        algorithm: `sequential` is Whisper's own (Radford et al. 2023, section 4.5), as implemented by transformers'
+            generate: the window moves to the end of the last predicted timestamp; greedy, without temperature
+            fallback, not conditioned on earlier text. `chunked` is that of transformers' speech recognition pipeline:
+            windows that overlap by a sixth on each side are decoded independently and joined on their common tokens.
+            `pauses` cuts where the sound is quietest and decodes each part as a clip, without timestamps, as models
+            are trained here.
     """
-    ways: dict[Algorithm, Way] = {"sequential": _sequential, "chunked": _chunked, "pauses": _by_pauses}
-    way = ways[algorithm]
+    decoders: dict[Algorithm, LongFormDecoder] = {
+        "sequential": _decode_sequentially,
+        "chunked": _decode_chunks,
+        "pauses": _decode_between_pauses,
+    }
+    decode = decoders[algorithm]
     with torch.inference_mode():
         return [
-            way(whisper_of(model), base, clip, language, task).strip()
+            decode(whisper_of(model), base, clip, language, task).strip()
             for clip, language in zip(clips, languages, strict=True)
         ]
 
 
 def window_seconds(base: Base) -> float:
-    """What the encoder takes at once: 30 s for OpenAI's models, less for the demo's."""
+    """Return the length of the encoder's window: 30 s for OpenAI's models, less for the demo's."""
     extractor = base.processor.feature_extractor
     return float(extractor.n_samples / extractor.sampling_rate)
 
 
-def _sequential(
+def _decode_sequentially(
     model: WhisperForConditionalGeneration, base: Base, clip: Samples, language: str | None, task: str
 ) -> str:
     long = len(clip) > base.processor.feature_extractor.n_samples
@@ -121,7 +136,9 @@ def _sequential(
     return text
 
 
-def _chunked(model: WhisperForConditionalGeneration, base: Base, clip: Samples, language: str | None, task: str) -> str:
+def _decode_chunks(
+    model: WhisperForConditionalGeneration, base: Base, clip: Samples, language: str | None, task: str
+) -> str:
     from transformers import AutomaticSpeechRecognitionPipeline
 
     pipeline = AutomaticSpeechRecognitionPipeline(
@@ -130,16 +147,16 @@ def _chunked(model: WhisperForConditionalGeneration, base: Base, clip: Samples, 
         feature_extractor=base.processor.feature_extractor,
         chunk_length_s=window_seconds(base),
         device=base.device,
-        ignore_warning=True,  # that this is experimental: the table names the algorithm
+        ignore_warning=True,  # the warning that this is experimental: result tables name the algorithm
     )
-    said: Any = pipeline(
+    output: Any = pipeline(
         {"raw": clip, "sampling_rate": SAMPLE_RATE},
         generate_kwargs={"language": language, "task": task, "num_beams": 1, "do_sample": False},
     )
-    return str(said["text"])
+    return str(output["text"])
 
 
-def _by_pauses(
+def _decode_between_pauses(
     model: WhisperForConditionalGeneration, base: Base, clip: Samples, language: str | None, task: str
 ) -> str:
     return " ".join(segment.text for segment in transcribe_segments(model, base, clip, language, task) if segment.text)
@@ -151,57 +168,57 @@ def transcribe_segments(
     """Cut a recording at its pauses and decode each part as a clip, greedily, without timestamps.
 
     Args:
-        model: made of the base.
-        base: for its processor and window.
-        clip: 16 kHz mono.
-        language: Whisper's code; None: detected in each part.
-        task: transcribe or translate.
-        seconds: the longest part; at most, and by default, the model's window.
+        model: A model made from `base`.
+        base: The base model, for its processor and window.
+        clip: 16 kHz mono samples.
+        language: Whisper's language code; None detects it in each part.
+        task: "transcribe" or "translate".
+        seconds: Length of the longest part; by default, and at most, the model's window.
     """
     longest = min(seconds or window_seconds(base), window_seconds(base))
     parts = cut_at_pauses(clip, longest)
-    found = []
-    for first in range(0, len(parts), BATCH):
-        chosen = parts[first : first + BATCH]
-        texts = _clips(whisper_of(model.eval()), base, [clip[start:end] for start, end in chosen], language, task)
-        found += [
+    segments = []
+    for first in range(0, len(parts), BATCH_SIZE):
+        batch = parts[first : first + BATCH_SIZE]
+        texts = _decode_clips(whisper_of(model.eval()), base, [clip[start:end] for start, end in batch], language, task)
+        segments += [
             Segment(start / SAMPLE_RATE, end / SAMPLE_RATE, text)
-            for (start, end), text in zip(chosen, texts, strict=True)
+            for (start, end), text in zip(batch, texts, strict=True)
         ]
-    return found
+    return segments
 
 
 def cut_at_pauses(clip: Samples, longest: float) -> list[tuple[int, int]]:
-    """(first sample, end) of parts of at most `longest` seconds, cut where the sound is quietest.
+    """Return (first sample, end) of parts of at most `longest` seconds, cut where the sound is quietest.
 
-    The quietest is the least mean square over PAUSE_SECONDS, between a third of `longest` and `longest` after the
-    beginning; of equals the last, so that parts are long. Silence at the beginning of a part is skipped, so that
-    speech of nearly the longest duration still fits.
+    The quietest point has the lowest mean square over PAUSE_SECONDS, between a third of `longest` and `longest` after
+    the beginning of the part; the last of several, so that parts are long. Silence at the beginning of a part is
+    skipped, so that speech of nearly `longest` still fits.
     """
     if not len(clip):
         return []
     frame, most = round(FRAME_SECONDS * SAMPLE_RATE), round(longest * SAMPLE_RATE)
-    frames = np.pad(np.square(clip, dtype=np.float64), (0, -len(clip) % frame)).reshape(-1, frame).mean(axis=1)
+    power = np.pad(np.square(clip, dtype=np.float64), (0, -len(clip) % frame)).reshape(-1, frame).mean(axis=1)
     width = round(PAUSE_SECONDS / FRAME_SECONDS)
-    loudness = np.convolve(frames, np.ones(width) / width, mode="same")
-    heard = np.flatnonzero(frames > SILENCE * np.quantile(frames, 0.95))
+    loudness = np.convolve(power, np.ones(width) / width, mode="same")
+    audible = np.flatnonzero(power > SILENCE_RATIO * np.quantile(power, 0.95))
     parts, start = list[tuple[int, int]](), 0
     while start < len(clip):
-        next_event = np.searchsorted(heard, start // frame)
-        if next_event == len(heard):
+        next_audible = np.searchsorted(audible, start // frame)
+        if next_audible == len(audible):
             break
-        start = max(start, int(heard[next_event]) * frame)
+        start = max(start, int(audible[next_audible]) * frame)
         if len(clip) - start <= most:
             parts.append((start, len(clip)))
             break
-        low, high = (start + round(SHORTEST * most)) // frame, (start + most) // frame
+        low, high = (start + round(MIN_SEGMENT_SHARE * most)) // frame, (start + most) // frame
         end = (high - 1 - int(np.argmin(loudness[low:high][::-1]))) * frame
         parts.append((start, end))
         start = end
     return parts
 
 
-def _clips(
+def _decode_clips(
     model: WhisperForConditionalGeneration, base: Base, clips: list[Samples], language: str | None, task: str
 ) -> list[str]:
     extractor, config = base.processor.feature_extractor, model.config

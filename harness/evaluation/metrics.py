@@ -1,4 +1,4 @@
-"""Raw transcripts -> corpus-level error rates."""
+"""Compute corpus-level error rates from raw transcripts."""
 
 from collections.abc import Sequence
 
@@ -10,20 +10,27 @@ from harness.spec.result import Scores, Transcript
 
 
 def score(transcripts: Sequence[Transcript], language: str, name: str | None = None) -> Scores:
-    """Pool all utterances: rates are summed errors over summed reference words, never clipped, fractions.
+    """Compute error rates over all utterances together.
 
-    Empty references stay in, so that what was inserted there counts. Insertions, deletions and substitutions are
-    those of the normalised text, from jiwer's minimal alignment.
+    Rates are fractions: summed errors divided by summed reference words, never clipped. Utterances with an empty
+    reference are included, so that their insertions count. Insertions, deletions and substitutions refer to the
+    normalized text and come from jiwer's minimal alignment.
+
+    Args:
+        transcripts: Raw references and hypotheses.
+        language: Whisper's language code.
+        name: The normalizer; by default that of the language.
 
     Raises:
-        ValueError: if there is no reference word at all.
+        ValueError: If there are no reference words at all.
     """
-    normalize, shown = normalizer(name or default_name(language), language)
+    normalize, label = normalizer(name or default_name(language), language)
     references, hypotheses = [t.reference for t in transcripts], [t.hypothesis for t in transcripts]
-    plain_references, plain_hypotheses = [normalize(t) for t in references], [normalize(t) for t in hypotheses]
-    words = jiwer.process_words(plain_references, plain_hypotheses)
+    normalized_references = [normalize(text) for text in references]
+    normalized_hypotheses = [normalize(text) for text in hypotheses]
+    words = jiwer.process_words(normalized_references, normalized_hypotheses)
     raw = jiwer.process_words(references, hypotheses)
-    characters = jiwer.process_characters(plain_references, plain_hypotheses)
+    characters = jiwer.process_characters(normalized_references, normalized_hypotheses)
     count = words.hits + words.substitutions + words.deletions
     if count == 0:
         raise ValueError("no reference words to score against")
@@ -36,12 +43,12 @@ def score(transcripts: Sequence[Transcript], language: str, name: str | None = N
         substitutions=words.substitutions / count,
         utterances=len(transcripts),
         reference_words=count,
-        normalizer=shown,
+        normalizer=label,
     )
 
 
 def word_errors(transcripts: Sequence[Transcript], language: str, name: str | None = None) -> list[int]:
-    """Errors of each utterance, in the words that `score` counts."""
+    """Return the word errors of each utterance, counted in the same words as `score`."""
     normalize, _ = normalizer(name or default_name(language), language)
     pairs = ((normalize(t.reference).split(), normalize(t.hypothesis).split()) for t in transcripts)
     return [Levenshtein.distance(reference, hypothesis) for reference, hypothesis in pairs]

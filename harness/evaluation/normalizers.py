@@ -1,4 +1,4 @@
-"""Text normalisers for scoring; transcripts are always stored raw."""
+"""Text normalizers for scoring; transcripts are always stored raw."""
 
 import functools
 import unicodedata
@@ -12,36 +12,41 @@ TATWEEL = "\N{ARABIC TATWEEL}"
 
 
 def default_name(language: str) -> str:
-    """English for English, else basic: Whisper's own rules with Unicode marks kept."""
+    """Return the default normalizer of a language: `english` for English, `basic` for all others."""
     return "english" if language == "en" else "basic"
 
 
 def _lower(text: str, language: str) -> str:
-    """Lower-case as the language does: Turkish and Azerbaijani I and İ are ı and i."""
+    """Lower-case text by the rules of the language: Turkish and Azerbaijani I and İ become ı and i."""
     if language in ("tr", "az"):
         text = unicodedata.normalize("NFC", text).replace("İ", "i").replace("I", "ı")
     return text.lower()
 
 
-def _without_marks(text: str) -> str:
-    """Without tashkeel and tatweel, letters as they are: marks that form a letter of its own with it (أ, é) stay."""
+def _remove_marks(text: str) -> str:
+    """Remove tashkeel and tatweel. Marks that compose with a letter into another letter (أ, é) stay."""
     composed = unicodedata.normalize("NFC", text)
     return "".join(c for c in composed if unicodedata.category(c) != "Mn" and c != TATWEEL)
 
 
 @functools.cache
 def normalizer(name: str, language: str) -> tuple[Normalizer, str]:
-    """A normaliser and the name with version under which tables show it.
+    """Return a normalizer, and its label with version for tables.
 
-    `english` is transformers' EnglishTextNormalizer with OpenAI's spelling map; `basic` is whisper-normalizer's
-    BasicTextNormalizer with marks kept; `unmarked` is the same after vowel marks (tashkeel) were taken off; `legacy`
-    is transformers' BasicTextNormalizer, which replaces each mark by a space and so tears Hindi and vocalised Arabic
-    words apart: for comparison with published figures only; `none` leaves the text as it is.
+    - `english`: transformers' EnglishTextNormalizer with OpenAI's spelling map.
+    - `basic`: whisper-normalizer's BasicTextNormalizer, with Unicode marks kept.
+    - `unmarked`: `basic` after vowel marks (tashkeel) and tatweel are removed.
+    - `legacy`: transformers' BasicTextNormalizer. It replaces each mark by a space, which splits Hindi and vocalized
+      Arabic words; use it only to compare with published figures.
+    - `none`: leaves the text unchanged.
+
+    Raises:
+        UserError: If there is no normalizer of that name.
     """
-    found = _NORMALIZERS.get(name)
-    if found is None:
+    make = _NORMALIZERS.get(name)
+    if make is None:
         raise UserError(f"unknown normalizer {name!r}; {nearest(name, _NORMALIZERS)}")
-    return found(language)
+    return make(language)
 
 
 def _english(_: str) -> tuple[Normalizer, str]:
@@ -56,21 +61,21 @@ def _basic(language: str) -> tuple[Normalizer, str]:
     from whisper_normalizer.basic import BasicTextNormalizer
 
     basic = BasicTextNormalizer(preserve_marks=True)
-    shown = f"basic, marks kept (whisper-normalizer {version('whisper-normalizer')})"
-    return lambda text: basic(_lower(text, language)).strip(), shown
+    label = f"basic, marks kept (whisper-normalizer {version('whisper-normalizer')})"
+    return lambda text: basic(_lower(text, language)).strip(), label
 
 
 def _unmarked(language: str) -> tuple[Normalizer, str]:
-    basic, shown = _basic(language)
-    return lambda text: basic(_without_marks(text)), shown.replace("marks kept", "marks taken off")
+    basic, label = _basic(language)
+    return lambda text: basic(_remove_marks(text)), label.replace("marks kept", "marks taken off")
 
 
 def _legacy(language: str) -> tuple[Normalizer, str]:
     from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
     legacy = BasicTextNormalizer(remove_diacritics=False)
-    shown = f"LEGACY, each mark a space (transformers {version('transformers')})"
-    return lambda text: legacy(_lower(text, language)).strip(), shown
+    label = f"LEGACY, each mark a space (transformers {version('transformers')})"
+    return lambda text: legacy(_lower(text, language)).strip(), label
 
 
 def _none(_: str) -> tuple[Normalizer, str]:

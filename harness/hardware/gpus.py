@@ -1,4 +1,4 @@
-"""The GPUs of this machine, found without torch."""
+"""Find the GPUs of this machine without importing torch."""
 
 import os
 import subprocess
@@ -6,12 +6,14 @@ from contextlib import suppress
 
 
 def gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may name: those it names already, else each that nvidia-smi lists; none on a CPU."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
+    """Return the GPUs that this process may use, as values for CUDA_VISIBLE_DEVICES.
+
+    These are the ones that CUDA_VISIBLE_DEVICES lists, or else all that nvidia-smi lists. Empty without a GPU.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
     with suppress(OSError, subprocess.SubprocessError):
-        asked = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        found = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)
-        return found.stdout.split()
+        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        return subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split()
     return []

@@ -1,4 +1,4 @@
-"""Processes that belong together: none outlives the one that started it. No tensors here."""
+"""Tie child processes to their parent, redirect output, and read the ranks of a multi-process trial."""
 
 import ctypes
 import os
@@ -12,14 +12,14 @@ PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def die_with_parent() -> None:
-    """On Linux, be killed when the process that started this one dies, even in the middle of a step."""
+    """On Linux, have the kernel kill this process when its parent dies, even in the middle of a training step."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager
-def logged_to(path: Path) -> Iterator[None]:
-    """Send what is printed meanwhile, by Python or by C libraries, to a file: the trial's own log."""
+def redirect_output(path: Path) -> Iterator[None]:
+    """Within the context, append what Python and C libraries print to the file `path` (a trial's log)."""
     saved = os.dup(2)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     _print_to(file)
@@ -39,10 +39,10 @@ def _print_to(descriptor: int) -> None:
 
 
 def rank() -> int:
-    """Which of the processes of a trial this is; the first talks to the supervisor."""
+    """Return the rank of this process in its trial; only rank 0 communicates with the supervisor."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """How many processes train one trial together."""
+    """Return how many processes train one trial together."""
     return int(os.environ.get("WORLD_SIZE", "1"))

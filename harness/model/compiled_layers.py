@@ -1,4 +1,4 @@
-"""Layers as compiled code: one piece for all layers of a kind, which trials of the same shapes share."""
+"""Run encoder and decoder layers as compiled code, shared by all layers of a type and all trials of equal shapes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,22 +10,22 @@ from harness.model.base import Base
 from harness.model.methods import whisper_of
 from harness.spec.trial import TrialConfig
 
-PIECES = 64  # of code that a kind of layer may have: a new rank, dropout or way to train is a new piece
+RECOMPILE_LIMIT = 64  # per layer type: each new rank, dropout or training method compiles once more
 
 
-def compiles(base: Base, config: TrialConfig) -> bool:
-    """Whether a configuration's layers can be compiled: not quantised ones, nor ones that are computed twice."""
+def can_compile(base: Base, config: TrialConfig) -> bool:
+    """Return whether the layers can be compiled: not with a quantized base, and not with gradient checkpointing."""
     return base.weights == "full" and not config.gradient_checkpointing
 
 
 @contextmanager
 def compiled(model: nn.Module) -> Iterator[None]:
-    """Within it each layer of encoder and decoder runs as compiled code, but for what `as_written` encloses.
+    """Within the context, run each encoder and decoder layer as compiled code, except inside `uncompiled`.
 
-    Dropout then draws other masks; without dropout losses agree to rounding.
+    Compiled dropout draws other masks; without dropout, losses agree up to rounding.
     """
     before = torch._dynamo.config.recompile_limit
-    torch._dynamo.config.recompile_limit = PIECES
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     for layer in _layers(model):
         layer.compile()
     try:
@@ -33,20 +33,20 @@ def compiled(model: nn.Module) -> Iterator[None]:
     finally:
         torch._dynamo.config.recompile_limit = before
         for layer in _layers(model):
-            layer._compiled_call_impl = None  # as it was: Module.compile has no way back
+            layer._compiled_call_impl = None  # undoes Module.compile, which has no public inverse
 
 
 @contextmanager
 def uncompiled(model: nn.Module) -> Iterator[None]:
-    """Within it layers run as they are written: in evaluation, where adapters are merged and no gradient is wanted."""
+    """Within the context, run layers uncompiled: for evaluation, with merged adapters and without gradients."""
     before = [layer._compiled_call_impl for layer in _layers(model)]
     for layer in _layers(model):
         layer._compiled_call_impl = None
     try:
         yield
     finally:
-        for layer, code in zip(_layers(model), before, strict=True):
-            layer._compiled_call_impl = code
+        for layer, implementation in zip(_layers(model), before, strict=True):
+            layer._compiled_call_impl = implementation
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""Teacher-forced loss of a batch: logits, and cross-entropy summed over label tokens."""
+"""Compute the teacher-forced loss of a batch: cross-entropy summed over label tokens."""
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -8,17 +8,17 @@ from harness.model.split_encoder import start_at_layer
 
 
 def token_loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy summed over the label tokens of a batch."""
+    """Return the cross-entropy summed over the label tokens of a batch."""
     return summed_loss(logits_of(model, batch), batch.labels, label_smoothing)
 
 
 def utterance_losses(model: nn.Module, batch: Batch) -> Tensor:
-    """Cross-entropy summed over the label tokens of each utterance: (clips,)."""
+    """Return the cross-entropy summed over the label tokens of each utterance: (clips,)."""
     return _cross_entropy(logits_of(model, batch), batch.labels, "none").view(batch.labels.shape).sum(dim=1)
 
 
 def logits_of(model: nn.Module, batch: Batch) -> Tensor:
-    """What the decoder predicts at each token, (clips, tokens, vocabulary)."""
+    """Return the decoder's logits at each token: (clips, tokens, vocabulary)."""
     with start_at_layer(model, batch.depth):
         logits: Tensor = model(
             input_features=batch.input_features, decoder_input_ids=batch.decoder_input_ids, use_cache=False
@@ -27,7 +27,7 @@ def logits_of(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of logits (clips, tokens, vocabulary) against labels (clips, tokens), summed over the tokens."""
+    """Return the cross-entropy of logits (clips, tokens, vocabulary) and labels (clips, tokens), summed over tokens."""
     return _cross_entropy(logits, labels, "sum", label_smoothing)
 
 

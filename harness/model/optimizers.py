@@ -1,4 +1,4 @@
-"""Optimizers and schedules, under the names transformers gives them."""
+"""Create the optimizer and learning-rate schedule of a configuration, under transformers' names."""
 
 from typing import Any
 
@@ -15,26 +15,26 @@ from transformers import (
 
 from harness.spec.trial import TrialConfig
 
-MIN_8BIT_SIZE = 4096  # bitsandbytes keeps the state of smaller tensors in 32 bit
+MIN_8BIT_SIZE = 4096  # elements; bitsandbytes keeps the state of smaller tensors in 32 bit
 
 
 def make_optimizer(model: nn.Module, config: TrialConfig, fused: bool = True) -> torch.optim.Optimizer:
-    """The optimizer over what is trainable; AdamW is torch's, by default the fused one."""
+    """Create the optimizer of the trainable parameters; `fused` selects torch's fused AdamW."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optim == "adafactor":
-        # A learning rate of ours, so none of its own (as transformers' Trainer does).
+        # With a given learning rate Adafactor's own is off, as in transformers' Trainer.
         return Adafactor(trainable, **shared, scale_parameter=False, relative_step=False)
     shared |= {"betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
     if config.optim == "adamw":
         return torch.optim.AdamW(trainable, **shared, fused=fused)
-    kinds = {"adamw_8bit": AdamW8bit, "paged_adamw_8bit": PagedAdamW8bit}
-    optimizer: torch.optim.Optimizer = kinds[config.optim](trainable, **shared, min_8bit_size=MIN_8BIT_SIZE)
+    classes = {"adamw_8bit": AdamW8bit, "paged_adamw_8bit": PagedAdamW8bit}
+    optimizer: torch.optim.Optimizer = classes[config.optim](trainable, **shared, min_8bit_size=MIN_8BIT_SIZE)
     return optimizer
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, config: TrialConfig, steps: int) -> LRScheduler:
-    """Linear warm-up, then the configuration's schedule over all steps."""
+    """Create the schedule: linear warm-up, then the configuration's decay over all `steps`."""
     warmup = config.warmup(steps)
     if config.lr_scheduler_type == "constant_with_warmup":
         constant: LRScheduler = get_constant_schedule_with_warmup(optimizer, warmup)
@@ -46,7 +46,7 @@ def make_scheduler(optimizer: torch.optim.Optimizer, config: TrialConfig, steps:
 
 
 def eight_bit_share(optimizer: torch.optim.Optimizer) -> float | None:
-    """The share of optimizer state numbers that really is in 8 bit, after a step; null before one."""
+    """Return the share of optimizer state values stored in 8 bit; None before the first step."""
     sizes = {True: 0, False: 0}
     for state in optimizer.state.values():
         for value in state.values():

@@ -1,4 +1,4 @@
-"""How many parameters a configuration has and trains, by arithmetic: no weights, no network, no torch."""
+"""Count total and trainable parameters of a configuration by formula, without weights, network or torch."""
 
 import json
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from harness.catalog import model_location
 from harness.errors import UserError, nearest
 from harness.spec.trial import TrialConfig
 
-POSITIONS_PER_SECOND = 50  # of Whisper's encoder: two mel frames of 10 ms a position
+POSITIONS_PER_SECOND = 50  # of Whisper's encoder: one position for two mel frames of 10 ms
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The sizes of a Whisper, under the names of its config.json."""
+    """Dimensions of a Whisper model, under the names of its config.json."""
 
     d_model: int
     encoder_layers: int
@@ -28,7 +28,7 @@ class Dimensions:
 
 
 def dimensions_of(config: object) -> Dimensions:
-    """The sizes that a WhisperConfig names."""
+    """Return the dimensions in a WhisperConfig."""
     return Dimensions(**{name: int(getattr(config, name)) for name in Dimensions.__dataclass_fields__})
 
 
@@ -38,7 +38,7 @@ def _official(
     return Dimensions(d_model, encoder_layers, decoder_layers, 4 * d_model, 4 * d_model, vocab_size, mels)
 
 
-# The dimensions that OpenAI published with each size (whisper/model.py's ModelDimensions in the checkpoints).
+# Published by OpenAI in the checkpoints (ModelDimensions of whisper/model.py).
 OFFICIAL = {
     "openai/whisper-tiny": _official(384, 4, 4),
     "openai/whisper-base": _official(512, 6, 6),
@@ -56,24 +56,28 @@ OFFICIAL = {
 
 
 def dimensions(model: str) -> Dimensions:
-    """The sizes of a model: known ones by name, others from the config.json in their folder."""
+    """Return a model's dimensions: OpenAI's models by name, others from the config.json in their folder.
+
+    Raises:
+        UserError: If the model is neither, or the config.json is not a Whisper model's.
+    """
     if model in OFFICIAL:
         return OFFICIAL[model]
     path = Path(model_location(model)) / "config.json"
     if not path.is_file():
         raise UserError(
-            f"the sizes of model {model!r} are not known: it is neither a folder with a config.json nor an official "
-            f"Whisper; {nearest(model, [*OFFICIAL, 'demo'])}"
+            f"unknown dimensions of model {model!r}: expected an official Whisper or a folder with a config.json; "
+            f"{nearest(model, [*OFFICIAL, 'demo'])}"
         )
     config = json.loads(path.read_text(encoding="utf-8"))
     try:
         return Dimensions(**{name: int(config[name]) for name in Dimensions.__dataclass_fields__})
     except KeyError as error:
-        raise UserError(f"{path} is not a Whisper's configuration: it has no {error}") from None
+        raise UserError(f"{path} is not the configuration of a Whisper model: it has no {error}") from None
 
 
 def _layer(width: int, ffn: int, attentions: int) -> int:
-    """A transformer layer: attentions (k_proj has no bias), two feed-forward matrices, and their layer norms."""
+    """Count a transformer layer: attentions (k_proj has no bias), two feed-forward matrices, and layer norms."""
     attention = 4 * width * width + 3 * width
     return attentions * (attention + 2 * width) + 2 * width * ffn + ffn + width + 2 * width
 
@@ -81,31 +85,41 @@ def _layer(width: int, ffn: int, attentions: int) -> int:
 def _decoder(dims: Dimensions) -> int:
     width = dims.d_model
     layers = dims.decoder_layers * _layer(width, dims.decoder_ffn_dim, 2) + 2 * width
-    return layers + dims.vocab_size * width + dims.max_target_positions * width  # the output projection is tied
+    # The output projection is tied to the embeddings.
+    return layers + dims.vocab_size * width + dims.max_target_positions * width
 
 
 def base_parameters(dims: Dimensions) -> tuple[int, int]:
-    """(all parameters, those that full fine-tuning trains): the encoder's sinusoidal positions stay fixed."""
+    """Return (total parameters, parameters trained by full fine-tuning); sinusoidal positions are not trained."""
     width = dims.d_model
     convolutions = 3 * dims.num_mel_bins * width + width + 3 * width * width + width
     encoder = dims.encoder_layers * _layer(width, dims.encoder_ffn_dim, 1) + 2 * width
-    trained = convolutions + encoder + _decoder(dims)
-    return trained + dims.max_source_positions * width, trained
+    trainable = convolutions + encoder + _decoder(dims)
+    return trainable + dims.max_source_positions * width, trainable
 
 
 @dataclass(frozen=True)
-class Adapted:
-    """A projection that gets an adapter; `crossed` ones are applied to the encoder's output in a decoder layer."""
+class AdaptedProjection:
+    """A linear layer that gets an adapter.
+
+    Attributes:
+        half: "encoder" or "decoder".
+        inputs: Input features.
+        outputs: Output features.
+        has_bias: Whether it has a bias.
+        reads_encoder: Whether it is a decoder layer's projection of the encoder's output (cross-attention's keys and
+            values).
+    """
 
     half: str
     inputs: int
     outputs: int
-    biased: bool
-    crossed: bool = False
+    has_bias: bool
+    reads_encoder: bool = False
 
 
-def adapted(dims: Dimensions, config: TrialConfig) -> Iterator[Adapted]:
-    """Each projection that gets an adapter."""
+def adapted_projections(dims: Dimensions, config: TrialConfig) -> Iterator[AdaptedProjection]:
+    """Yield each linear layer that gets an adapter."""
     width = dims.d_model
     halves = {
         "encoder": (dims.encoder_layers, dims.encoder_ffn_dim),
@@ -113,20 +127,20 @@ def adapted(dims: Dimensions, config: TrialConfig) -> Iterator[Adapted]:
     }
     for half, (layers, ffn) in halves.items():
         if config.scope in (half, "both", None):
-            chosen = config.layers_to_transform or range(layers)
-            for module in (config.target_modules or ()) * sum(layer < layers for layer in chosen):
+            selected = config.layers_to_transform or range(layers)
+            for module in (config.target_modules or ()) * sum(layer < layers for layer in selected):
                 if module == "fc1":
-                    yield Adapted(half, width, ffn, True)
+                    yield AdaptedProjection(half, width, ffn, True)
                 elif module == "fc2":
-                    yield Adapted(half, ffn, width, True)
+                    yield AdaptedProjection(half, ffn, width, True)
                 else:
-                    yield Adapted(half, width, width, module != "k_proj")
+                    yield AdaptedProjection(half, width, width, module != "k_proj")
                     if half == "decoder":
-                        yield Adapted(half, width, width, module != "k_proj", module in ("k_proj", "v_proj"))
+                        yield AdaptedProjection(half, width, width, module != "k_proj", module in ("k_proj", "v_proj"))
 
 
 def frozen_layers(dims: Dimensions, config: TrialConfig) -> int:
-    """How many layers of the encoder lie before the first trained parameter, all where only the decoder is trained."""
+    """Return how many encoder layers precede the first trained parameter; all if only the decoder is trained."""
     if config.method in ("none", "frozen_encoder"):
         return dims.encoder_layers
     if config.method == "full" or config.bias == "all":
@@ -137,7 +151,7 @@ def frozen_layers(dims: Dimensions, config: TrialConfig) -> int:
 
 
 def _all_biases(dims: Dimensions) -> int:
-    """Every parameter named bias: convolutions, projections (k_proj has none), feed-forward layers, layer norms."""
+    """Count all biases: of convolutions, projections (k_proj has none), feed-forward layers and layer norms."""
     width = dims.d_model
     encoder = dims.encoder_layers * ((3 + 1) * width + dims.encoder_ffn_dim + width + width)
     decoder = dims.decoder_layers * (2 * (3 + 1) * width + dims.decoder_ffn_dim + width + width)
@@ -145,9 +159,9 @@ def _all_biases(dims: Dimensions) -> int:
 
 
 def count(dims: Dimensions, config: TrialConfig) -> tuple[int, int]:
-    """(trainable parameters, total parameters with the adapter), as PEFT counts them.
+    """Return (trainable parameters, total parameters with the adapter), as PEFT counts them.
 
-    LoRA adds r * (inputs + outputs) to each adapted projection (Hu et al. 2021); DoRA a magnitude for each output
+    LoRA adds r * (inputs + outputs) to each adapted projection (Hu et al. 2021), DoRA one magnitude for each output
     (Liu et al. 2024).
     """
     total, full = base_parameters(dims)
@@ -157,13 +171,13 @@ def count(dims: Dimensions, config: TrialConfig) -> tuple[int, int]:
         return _decoder(dims), total
     if config.method == "none" or config.r is None:
         return 0, total
-    projections = list(adapted(dims, config))
-    added = sum(config.r * (place.inputs + place.outputs) for place in projections)
+    projections = list(adapted_projections(dims, config))
+    added = sum(config.r * (projection.inputs + projection.outputs) for projection in projections)
     if config.use_dora:
-        added += sum(place.outputs for place in projections)
-    trained = added
+        added += sum(projection.outputs for projection in projections)
+    trainable = added
     if config.bias == "lora_only":
-        trained += sum(place.outputs for place in projections if place.biased)
+        trainable += sum(projection.outputs for projection in projections if projection.has_bias)
     elif config.bias == "all":
-        trained += _all_biases(dims)
-    return trained, total + added
+        trainable += _all_biases(dims)
+    return trainable, total + added

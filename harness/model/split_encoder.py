@@ -1,4 +1,4 @@
-"""The encoder in two parts: its first layers, and the rest, which is entered with what the first ones made."""
+"""Run the encoder in two parts: its first layers, and the rest from their output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,14 @@ from harness.model.methods import whisper_of
 
 
 def run_first_layers(encoder: WhisperEncoder, features: Tensor, depth: int) -> Tensor:
-    """What the first `depth` layers make of log-mel features (clips, mel bins, frames): (clips, positions, width).
+    """Return the states after the first `depth` layers: (clips, positions, width).
 
-    At the full depth it is the encoder's output, behind its last layer norm.
+    At full depth this is the encoder's output, after its final layer norm.
+
+    Args:
+        encoder: The encoder.
+        features: Log-mel features (clips, mel bins, frames).
+        depth: The number of layers to run.
     """
     layers, norm = encoder.layers, encoder.layer_norm
     if depth < len(layers):
@@ -30,19 +35,22 @@ def run_first_layers(encoder: WhisperEncoder, features: Tensor, depth: int) -> T
 
 @contextmanager
 def start_at_layer(model: nn.Module, depth: int | None) -> Iterator[None]:
-    """Within it the encoder takes what `leading` made instead of features; with None it is as ever."""
+    """Within the context, the model's encoder takes states from `run_first_layers` instead of features.
+
+    With `depth` None the encoder is unchanged.
+    """
     if depth is None:
         yield
         return
     encoder = whisper_of(extract_model_from_parallel(model, keep_fp32_wrapper=True)).model.encoder
-    encoder.forward = partial(_from, encoder, depth)  # an attribute of the module, before its class's method
+    encoder.forward = partial(_forward_from, encoder, depth)  # hides the method of the class
     try:
         yield
     finally:
         del encoder.forward
 
 
-def _from(encoder: WhisperEncoder, depth: int, input_features: Tensor, **_: object) -> BaseModelOutput:
+def _forward_from(encoder: WhisperEncoder, depth: int, input_features: Tensor, **_: object) -> BaseModelOutput:
     states = input_features
     if depth < len(encoder.layers):
         for layer in encoder.layers[depth:]:

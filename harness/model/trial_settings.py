@@ -1,4 +1,4 @@
-"""What a trial changes on the resident model beside its weights: dropout, masking, window, checkpointing."""
+"""Apply a trial's settings to the base model: dropout, SpecAugment, encoder window, gradient checkpointing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from harness.model.base import Base
 from harness.model.parameters import POSITIONS_PER_SECOND
 from harness.spec.trial import TrialConfig
 
-CONFIGURED = (
+CONFIG_FIELDS = (
     "mask_time_prob",
     "mask_time_length",
     "mask_feature_prob",
@@ -19,11 +19,11 @@ CONFIGURED = (
 
 @contextmanager
 def apply_trial_settings(base: Base, config: TrialConfig) -> Iterator[None]:
-    """Give the base a trial's dropout, SpecAugment, window and checkpointing, and take them back afterwards."""
+    """Within the context, the base has a trial's dropout, SpecAugment, encoder window and checkpointing."""
     model, before = base.model, dict(base.model.config.to_dict())
     positions = model.model.encoder.embed_positions
     _set_dropout(model, config.dropout, config.attention_dropout, config.activation_dropout)
-    for name in CONFIGURED:
+    for name in CONFIG_FIELDS:
         setattr(model.config, name, getattr(config, name))
     model.config.apply_spec_augment = config.mask_time_prob > 0 or config.mask_feature_prob > 0
     if config.encoder_window_seconds is not None:
@@ -36,35 +36,35 @@ def apply_trial_settings(base: Base, config: TrialConfig) -> Iterator[None]:
         if config.gradient_checkpointing:
             model.gradient_checkpointing_disable()
         model.model.encoder.embed_positions = positions
-        for name in (*CONFIGURED, "apply_spec_augment", "max_source_positions"):
+        for name in (*CONFIG_FIELDS, "apply_spec_augment", "max_source_positions"):
             setattr(model.config, name, before[name])
         _set_dropout(model, before["dropout"], before["attention_dropout"], before["activation_dropout"])
 
 
 def _set_dropout(model: nn.Module, hidden: float, attention: float, activation: float) -> None:
     for module in model.modules():
-        kind, rates = type(module).__name__, dict[str, float]()
-        if kind == "WhisperAttention":
+        name, rates = type(module).__name__, dict[str, float]()
+        if name == "WhisperAttention":
             rates = {"dropout": attention}
-        elif kind in ("WhisperEncoder", "WhisperDecoder"):
+        elif name in ("WhisperEncoder", "WhisperDecoder"):
             rates = {"dropout": hidden}
-        elif kind in ("WhisperEncoderLayer", "WhisperDecoderLayer"):
+        elif name in ("WhisperEncoderLayer", "WhisperDecoderLayer"):
             rates = {"dropout": hidden, "activation_dropout": activation}
-        for name, rate in rates.items():
-            setattr(module, name, rate)
+        for attribute, rate in rates.items():
+            setattr(module, attribute, rate)
 
 
 def _cut_window(base: Base, positions: int) -> None:
-    """Keep the first positions of the encoder: the same sinusoids over a shorter window."""
+    """Shorten the encoder's window to its first positions; the sinusoids stay the same."""
     encoder = base.model.model.encoder
-    whole = encoder.embed_positions.weight
-    if positions > len(whole):
-        raise ValueError(f"encoder_window_seconds is longer than the model's {len(whole) / POSITIONS_PER_SECOND:g} s")
-    cut = nn.Embedding(positions, whole.shape[1], _weight=whole[:positions].detach().clone())
-    encoder.embed_positions = cut.to(whole.device).requires_grad_(False)
+    weight = encoder.embed_positions.weight
+    if positions > len(weight):
+        raise ValueError(f"encoder_window_seconds is longer than the model's {len(weight) / POSITIONS_PER_SECOND:g} s")
+    cut = nn.Embedding(positions, weight.shape[1], _weight=weight[:positions].detach().clone())
+    encoder.embed_positions = cut.to(weight.device).requires_grad_(False)
     base.model.config.max_source_positions = positions
 
 
 def window_frames(base: Base) -> int:
-    """Mel frames that the encoder takes as it stands."""
+    """Return the number of mel frames that the encoder takes with its present window."""
     return 2 * int(base.model.config.max_source_positions)

@@ -110,7 +110,7 @@ def written(
     best_run: BestRun, context: TrainerContext, wanted: Sequence[str], target: Path, sample: int
 ) -> list[Checked]:
     """Write the forms and check each."""
-    config, judged = best_run.record.config, context.on(best_run.record.config.base_weights)
+    config, judged = best_run.record.config, context.with_base_weights(best_run.record.config.base_weights)
     rows = spread(context.speech.rows("validation"), sample)
     judge = judge_of(context, rows, best_run.record.portion.with_validation)
     with tuned(judged.base, best_run) as model:

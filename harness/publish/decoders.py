@@ -12,7 +12,7 @@ from transformers import WhisperForConditionalGeneration
 
 from harness.data.batches import chunks
 from harness.errors import UserError
-from harness.evaluation.decoding import transcribe
+from harness.evaluation.decoding import Decoder
 from harness.model.methods import detach, load_trained
 from harness.spec.trial import TrialConfig
 from harness.training.context import TrainerContext, make_accelerator
@@ -39,9 +39,10 @@ def needed(module: str) -> Any:
 
 def by_transformers(context: TrainerContext, model: torch.nn.Module, rows: Sequence[int]) -> Texts:
     """By a model of transformers: one that is resident, or loaded from a published folder."""
-    decoding = replace(context.decoding, batch_size=BATCH)
+    settings = replace(context.decoding, batch_size=BATCH)
     accelerator = make_accelerator("fp32", context.base.device)
-    return [found.hypothesis for found in transcribe(model, context.base, context.speech, rows, decoding, accelerator)]
+    decoder = Decoder(model, context.base, context.speech, settings, accelerator)
+    return [transcript.hypothesis for transcript in decoder.transcribe(rows)]
 
 
 def by_adapter(context: TrainerContext, config: TrialConfig, folder: Path, rows: Sequence[int]) -> Texts:
@@ -87,7 +88,7 @@ def _greedy(
         context.base.device
     )
     tokens = torch.tensor([prompt(context, row) for row in rows], device=context.base.device)
-    begin, end = tokens.shape[1], context.pad
+    begin, end = tokens.shape[1], context.pad_token
     with torch.inference_mode():
         next_event = logits(features)
         for step in range(context.decoding.max_new_tokens):

@@ -1,4 +1,4 @@
-"""What training sees: the micro-batches of each optimizer step, in an order that depends on the seed alone."""
+"""Prepare the micro-batches of each optimizer step, in an order that depends on the seed alone."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ from harness.spec.messages import Train
 from harness.spec.trial import TrialConfig
 from harness.training.context import TrainerContext
 
-FeatureReader = Callable[[Sequence[int], Sequence[int]], Tensor]
+InputReader = Callable[[Sequence[int], Sequence[int]], Tensor]  # (rows, epoch of each) -> model inputs
 
 
 def training_steps(
@@ -45,27 +45,36 @@ def training_steps(
     longest_first: bool = False,
     encoder_states: EncoderStates | None = None,
 ) -> Iterator[Step]:
-    """The optimizer steps of a trial, as process `rank` of several computes them; the first `skip` are left out.
+    """Yield the optimizer steps of a trial.
 
-    Each effective batch is dealt out to the processes. A budget in seconds has no end here. With a `prefix` the
-    batches hold the states that it has, not features.
+    Args:
+        context: The trainer's context.
+        config: The configuration.
+        budget: How long to train; a budget in seconds yields steps without end.
+        seed: Determines the order of examples and their augmentation.
+        rank: The process to compute the steps for; each effective batch is divided among the processes.
+        processes: The number of processes.
+        skip: How many steps to leave out at the beginning, for a resumed trial.
+        longest_first: Train on the longest transcripts, to measure peak memory.
+        encoder_states: Cached states to use instead of features.
     """
     batch_size = config.effective_batch_size * processes
     examples: Iterable[int] = _examples(context, budget.examples_in_all(batch_size), seed, longest_first)
     if config.group_by_length:
         examples = length_order(examples, [len(ids) for ids in context.labels], batch_size, seed)
-    drawn = itertools.islice(batched(occurrences(examples), batch_size), skip, None)
-    depth, hear = (
-        (encoder_states.depth, _kept(encoder_states)) if encoder_states else (None, _heard(context, config, seed))
-    )
-    made = _made(context, config, drawn, hear, depth, rank, processes)
-    # The thread that prepares ahead may draw from NumPy's global generator, as Whisper's own masking does.
+    step_examples = itertools.islice(batched(occurrences(examples), batch_size), skip, None)
+    if encoder_states:
+        read, depth = _cached_state_reader(encoder_states), encoder_states.depth
+    else:
+        read, depth = _feature_reader(context, config, seed), None
+    steps = _build_steps(context, config, step_examples, read, depth, rank, processes)
+    # The thread that prefetches may draw from NumPy's global generator, which Whisper's own masking uses.
     masked = config.mask_time_prob > 0 or config.mask_feature_prob > 0
-    yield from made if context.base.device.type == "cpu" or masked else prefetched(made)
+    yield from steps if context.base.device.type == "cpu" or masked else prefetched(steps)
 
 
 def rows_used(context: TrainerContext, config: TrialConfig, order: Train, processes: int) -> list[int]:
-    """The training rows that an order's trial will meet, in as far as that is known: all for a budget in seconds."""
+    """Return the training rows that a trial will use; all of them for a budget in seconds."""
     rows, examples = context.speech.rows("train"), order.budget.examples_in_all(config.effective_batch_size * processes)
     if examples is None or examples >= len(rows):
         return rows
@@ -80,49 +89,50 @@ def _examples(context: TrainerContext, count: int | None, seed: int, longest_fir
     return itertools.islice(examples, count)
 
 
-def _made(
+def _build_steps(
     context: TrainerContext,
     config: TrialConfig,
-    drawn: Iterable[list[tuple[int, int]]],
-    hear: FeatureReader,
+    step_examples: Iterable[list[tuple[int, int]]],
+    read: InputReader,
     depth: int | None,
     rank: int,
     processes: int,
 ) -> Iterator[Step]:
     cuda = context.base.device.type == "cuda"
 
-    def batch(members: Sequence[tuple[int, int]]) -> Batch:
-        rows, epochs = zip(*members, strict=True)
-        return labelled(hear(rows, epochs), [context.labels[row] for row in rows], context.pad, depth)
+    def make_batch(examples: Sequence[tuple[int, int]]) -> Batch:
+        rows, epochs = zip(*examples, strict=True)
+        return labelled(read(rows, epochs), [context.labels[row] for row in rows], context.pad_token, depth)
 
-    for step in drawn:
-        mine = step[rank::processes]
-        sizes = chunks(range(len(mine)), config.per_device_train_batch_size)
-        micro_batches = [batch([mine[place] for place in places]) for places in sizes] or [_silent(batch(step[:1]))]
-        tokens = sum(len(context.labels[row]) - 1 for row, _ in step)
-        yield Step([b.pinned() if cuda else b for b in micro_batches], len(step), tokens)
+    for examples in step_examples:
+        own = examples[rank::processes]
+        parts = chunks(range(len(own)), config.per_device_train_batch_size)
+        micro_batches = [make_batch([own[index] for index in part]) for part in parts]
+        micro_batches = micro_batches or [_without_loss(make_batch(examples[:1]))]
+        tokens = sum(len(context.labels[row]) - 1 for row, _ in examples)
+        yield Step([batch.pinned() if cuda else batch for batch in micro_batches], len(examples), tokens)
 
 
-def _silent(batch: Batch) -> Batch:
-    """A batch that adds nothing to the loss, for a process that a cut last step leaves without examples."""
+def _without_loss(batch: Batch) -> Batch:
+    """Return a batch that adds nothing to the loss, for a process without examples in a shortened last step."""
     return replace(batch, labels=torch.full_like(batch.labels, IGNORED))
 
 
-def _heard(context: TrainerContext, config: TrialConfig, seed: int) -> FeatureReader:
-    """What training hears: (rows, how often each was heard before) -> features, augmented where that is asked for."""
+def _feature_reader(context: TrainerContext, config: TrialConfig, seed: int) -> InputReader:
+    """Return a function that reads features, augmented if the configuration asks for it."""
     speech, extractor, frames = context.speech, context.base.processor.feature_extractor, window_frames(context.base)
     if config.augmentation is None:
         mel = LogMelInputs(speech, frames)
         return lambda rows, _: mel.take(rows)
-    what = catalog.augmentation(config.augmentation)
-    waveforms = open_waveforms(speech) if what.on_waveform else None
+    augmentation = catalog.augmentation(config.augmentation)
+    waveforms = open_waveforms(speech) if augmentation.on_waveform else None
 
-    def hear(rows: Sequence[int], epochs: Sequence[int]) -> Tensor:
-        changed = augmented_features(speech, waveforms, extractor, what, rows, epochs, seed)
-        return torch.from_numpy(np.asarray(changed[:, :, :frames], dtype=np.float32))
+    def read(rows: Sequence[int], epochs: Sequence[int]) -> Tensor:
+        features = augmented_features(speech, waveforms, extractor, augmentation, rows, epochs, seed)
+        return torch.from_numpy(np.asarray(features[:, :, :frames], dtype=np.float32))
 
-    return hear
+    return read
 
 
-def _kept(encoder_states: EncoderStates) -> FeatureReader:
+def _cached_state_reader(encoder_states: EncoderStates) -> InputReader:
     return lambda rows, _: encoder_states.take(rows)

@@ -1,4 +1,4 @@
-"""A trainer's end of the line to its supervisor: JSON lines, orders on standard input, answers on standard output."""
+"""Exchange messages with the supervisor: JSON lines, orders on standard input, answers on standard output."""
 
 import os
 import select
@@ -10,43 +10,44 @@ from harness.hardware.processes import rank, world_size
 from harness.spec.messages import Answer, Order, order_adapter
 
 CPU = torch.device("cpu")
-PIECE = 1 << 16  # bytes read at once
+READ_SIZE = 1 << 16  # bytes
 
 
 class Channel:
-    """Libraries that print to standard output cannot disturb it: the line is moved away first.
+    """The trainer's connection to its supervisor.
 
-    Of several processes the first talks, and passes on what it is told.
+    It moves standard output to another descriptor, so that libraries that print do not disturb the messages. Of
+    several processes only rank 0 communicates; it broadcasts each order to the others.
     """
 
     def __init__(self) -> None:
-        self._orders, self._heard = sys.stdin.fileno(), b""
-        self._answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        self._input, self._buffer = sys.stdin.fileno(), b""
+        self._output = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
 
     def send(self, answer: Answer, lane: int = 0) -> None:
-        """Send one answer."""
+        """Send one answer for a lane."""
         if rank() > 0:
             return
-        self._answers.write(answer.model_copy(update={"lane": lane}).model_dump_json() + "\n")
-        self._answers.flush()
+        self._output.write(answer.model_copy(update={"lane": lane}).model_dump_json() + "\n")
+        self._output.flush()
 
     def receive(self) -> Order | None:
-        """The next order; None when the supervisor has closed the line."""
-        lines = [self._line() if rank() == 0 else b""]
+        """Wait for the next order; None once the supervisor has closed the connection."""
+        lines = [self._read_line() if rank() == 0 else b""]
         if world_size() > 1:
             torch.distributed.broadcast_object_list(lines, src=0, device=CPU)
         return order_adapter.validate_json(lines[0]) if lines[0] else None
 
     def waiting(self) -> bool:
-        """Whether an order has come, or the end of the line, so that `receive` need not wait."""
-        return b"\n" in self._heard or bool(select.select([self._orders], [], [], 0)[0])
+        """Return whether `receive` would return at once, with an order or with the end of the connection."""
+        return b"\n" in self._buffer or bool(select.select([self._input], [], [], 0)[0])
 
-    def _line(self) -> bytes:
-        while b"\n" not in self._heard:
-            piece = os.read(self._orders, PIECE)
-            if not piece:
+    def _read_line(self) -> bytes:
+        while b"\n" not in self._buffer:
+            received = os.read(self._input, READ_SIZE)
+            if not received:
                 return b""
-            self._heard += piece
-        line, _, self._heard = self._heard.partition(b"\n")
+            self._buffer += received
+        line, _, self._buffer = self._buffer.partition(b"\n")
         return line

@@ -1,8 +1,12 @@
-"""A trial's state at a rung, so that one that is interrupted goes on from there as if nothing had been.
+"""Store a trial's state at each rung, so that an interrupted trial resumes there with identical results.
 
-A checkpoint/ folder holds weights-<k>.safetensors (what is trained), state-<k>.<process>.pt (optimizer, schedule,
-random generators; tensors and plain values, read with weights_only) and rungs.json, the rungs so far, which is
-written last and names k by its length: a crash leaves the checkpoint before or this one.
+A checkpoint/ folder holds, for the k-th rung:
+
+- weights-<k>.safetensors: the trained weights,
+- state-<k>.<process>.pt: optimizer, schedule and random generators (tensors and plain values, read with weights_only),
+- transcripts-<k>.jsonl: the transcripts of the rung,
+- rungs.json: the rungs so far. It is written last and its length is k, so that a crash leaves either the previous
+  checkpoint or this one.
 """
 
 import json
@@ -18,28 +22,26 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from harness.records.files import write_json
 from harness.records.study_folder import read_transcripts, write_transcripts
 from harness.spec.result import Rung, Transcript
 from harness.spec.trial import TrialConfig
-from harness.training.loop import Progress
-
-
-@dataclass(frozen=True)
-class TrainingObjects:
-    """What changes while a trial trains."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    accelerator: Accelerator
+from harness.training.loop import Progress, TrainingObjects
 
 
 @dataclass(frozen=True)
 class TrialState:
-    """Where a trial stands after a rung: its configuration as run, and what it has to show so far."""
+    """State of a trial after a rung, apart from tensors.
+
+    Attributes:
+        config: The configuration as run (the micro-batch may have been halved).
+        progress: Training so far.
+        peaks: Peak memory: "reserved" and "allocated", each by phase.
+        rungs: The evaluated rungs.
+        transcripts: Transcripts of the last decoded rung.
+        errors: Word errors of each utterance at the last rung, in the order of evaluation.
+    """
 
     config: TrialConfig
     progress: Progress
@@ -51,42 +53,48 @@ class TrialState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A stored standing, and the state that `restore` puts back."""
+    """A loaded checkpoint.
+
+    Attributes:
+        folder: Where it is stored.
+        trial: The state of the trial.
+        stored: The contents of the state file, which `restore` and `restore_random` use.
+    """
 
     folder: Path
-    standing: TrialState
-    state: dict[str, Any]
+    trial: TrialState
+    stored: dict[str, Any]
 
 
-def save(folder: Path, trained: TrainingObjects, standing: TrialState) -> None:
-    """Store the state after the last rung, then remove the one before. All processes of a trial call it."""
+def save(folder: Path, objects: TrainingObjects, trial: TrialState) -> None:
+    """Store the state after a rung, then delete the previous one. All processes of a trial must call it."""
     folder.mkdir(exist_ok=True)
-    accelerator, count = trained.accelerator, len(standing.rungs)
+    accelerator, count = objects.accelerator, len(trial.rungs)
     state: dict[str, Any] = {"random": _random_state()}
     if accelerator.is_main_process:
-        trainable = {name: p.detach().contiguous() for name, p in trained.model.named_parameters() if p.requires_grad}
-        _whole(folder / f"weights-{count}.safetensors", lambda path: save_file(trainable, path))
-        write_transcripts(folder / f"transcripts-{count}.jsonl", standing.transcripts)
+        trainable = {name: p.detach().contiguous() for name, p in objects.model.named_parameters() if p.requires_grad}
+        _write_atomically(folder / f"weights-{count}.safetensors", lambda path: save_file(trainable, path))
+        write_transcripts(folder / f"transcripts-{count}.jsonl", trial.transcripts)
         state |= {
-            "optimizer": trained.optimizer.state_dict(),
-            "scheduler": trained.scheduler.state_dict(),
+            "optimizer": objects.optimizer.state_dict(),
+            "scheduler": objects.scheduler.state_dict(),
             "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
-            "config": standing.config.model_dump(mode="json", exclude_none=True),
-            "progress": asdict(standing.progress),
-            "peaks": standing.peaks,
-            "errors": standing.errors,
+            "config": trial.config.model_dump(mode="json", exclude_none=True),
+            "progress": asdict(trial.progress),
+            "peaks": trial.peaks,
+            "errors": trial.errors,
         }
-    _whole(_state_file(folder, count, accelerator.process_index), lambda path: torch.save(state, path))
+    _write_atomically(_state_file(folder, count, accelerator.process_index), lambda path: torch.save(state, path))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        write_json(folder / "rungs.json", [rung.model_dump(mode="json") for rung in standing.rungs])
+        write_json(folder / "rungs.json", [rung.model_dump(mode="json") for rung in trial.rungs])
         for path in folder.iterdir():
             if path.name != "rungs.json" and f"-{count}." not in path.name:
                 path.unlink()
 
 
 def load(folder: Path, accelerator: Accelerator) -> Checkpoint | None:
-    """The checkpoint in a folder; None where there is none, or one of another number of processes."""
+    """Load the checkpoint in a folder; None if there is none, or if another number of processes wrote it."""
     path = folder / "rungs.json"
     if not path.is_file():
         return None
@@ -94,21 +102,21 @@ def load(folder: Path, accelerator: Accelerator) -> Checkpoint | None:
     own, first = (_state_file(folder, len(rungs), number) for number in (accelerator.process_index, 0))
     if len(list(folder.glob(f"state-{len(rungs)}.*.pt"))) != accelerator.num_processes:
         return None
-    state = torch.load(first, map_location="cpu", weights_only=True)
-    state["random"] = torch.load(own, map_location="cpu", weights_only=True)["random"]
-    standing = TrialState(
-        config=TrialConfig.model_validate(state["config"]),
-        progress=Progress(**state["progress"]),
-        peaks=state["peaks"],
+    stored = torch.load(first, map_location="cpu", weights_only=True)
+    stored["random"] = torch.load(own, map_location="cpu", weights_only=True)["random"]
+    trial = TrialState(
+        config=TrialConfig.model_validate(stored["config"]),
+        progress=Progress(**stored["progress"]),
+        peaks=stored["peaks"],
         rungs=rungs,
         transcripts=read_transcripts(folder / f"transcripts-{len(rungs)}.jsonl"),
-        errors=state["errors"],
+        errors=stored["errors"],
     )
-    return Checkpoint(folder, standing, state)
+    return Checkpoint(folder, trial, stored)
 
 
-def adopt(source: Path, folder: Path) -> None:
-    """Take another attempt's checkpoint over, whole or not at all."""
+def copy_checkpoint(source: Path, folder: Path) -> None:
+    """Copy the checkpoint of another attempt, atomically, unless `folder` already exists."""
     if source.resolve() != folder.resolve() and source.is_dir() and not folder.exists():
         partial = folder.with_name(".checkpoint.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -116,23 +124,22 @@ def adopt(source: Path, folder: Path) -> None:
         os.replace(partial, folder)
 
 
-def restore(checkpoint: Checkpoint, trained: TrainingObjects) -> None:
-    """Put weights, optimizer, schedule and loss scale back."""
-    state, parameters = checkpoint.state, dict(trained.model.named_parameters())
+def restore(checkpoint: Checkpoint, objects: TrainingObjects) -> None:
+    """Restore weights, optimizer, schedule and loss scale."""
+    stored, parameters = checkpoint.stored, dict(objects.model.named_parameters())
+    weights = load_file(checkpoint.folder / f"weights-{len(checkpoint.trial.rungs)}.safetensors")
     with torch.no_grad():
-        for name, value in load_file(
-            checkpoint.folder / f"weights-{len(checkpoint.standing.rungs)}.safetensors"
-        ).items():
+        for name, value in weights.items():
             parameters[name].copy_(value)
-    trained.optimizer.load_state_dict(state["optimizer"])
-    trained.scheduler.load_state_dict(state["scheduler"])
-    if trained.accelerator.scaler is not None and state["scaler"] is not None:
-        trained.accelerator.scaler.load_state_dict(state["scaler"])
+    objects.optimizer.load_state_dict(stored["optimizer"])
+    objects.scheduler.load_state_dict(stored["scheduler"])
+    if objects.accelerator.scaler is not None and stored["scaler"] is not None:
+        objects.accelerator.scaler.load_state_dict(stored["scaler"])
 
 
 def restore_random(checkpoint: Checkpoint) -> None:
-    """Put the random generators back: the last thing before training goes on."""
-    state = checkpoint.state["random"]
+    """Restore the random generators; call this last, directly before training continues."""
+    state = checkpoint.stored["random"]
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -156,8 +163,8 @@ def _state_file(folder: Path, count: int, process: int) -> Path:
     return folder / f"state-{count}.{process}.pt"
 
 
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name, then give it its own."""
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under a temporary name, then rename it."""
     partial = path.with_name(f".{path.name}.partial")
     write(partial)
     with partial.open("rb") as file:

@@ -1,9 +1,11 @@
-"""What a trial took, from its clocks, peaks and counts."""
+"""Compute the cost of a trial from its clocks, memory peaks and counts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from harness.hardware.matmul_rate import known_matmul_rate
-from harness.hardware.meter import Clock, PeakMemory
+from harness.hardware.clock import Clock
+from harness.hardware.matmul_rate import cached_matmul_rate
+from harness.hardware.memory import PeakMemory
 from harness.hardware.processes import world_size
 from harness.model.flops import training_flops
 from harness.model.parameters import dimensions_of
@@ -13,28 +15,44 @@ from harness.training.context import TrainerContext
 from harness.training.loop import Progress
 
 
-def measured(
-    context: TrainerContext,
-    config: TrialConfig,
-    progress: Progress,
-    rungs: Sequence[Rung],
-    evaluation: Clock,
-    peaks: PeakMemory,
-    parameters: tuple[int, int],
-    cached_layers: int = 0,
-) -> Cost:
-    """The cost of a trial as it ended; `config` is as it was run, `parameters` (trainable, all).
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured while a trial ran.
 
-    Training took what `cached_layers` of the encoder made from a cache.
+    Attributes:
+        progress: Training when the trial ended.
+        rungs: The evaluated rungs.
+        evaluation: The clock of all evaluations.
+        peaks: Peak memory by phase.
+        parameters: (trainable, total) parameters.
+        cached_layers: Encoder layers whose output training read from the encoder-state cache.
+        cache_seconds: Seconds spent filling the encoder-state cache.
+        adapter_bytes: Size of the stored weights; None if none were stored.
+        eight_bit_share: Share of the optimizer state in 8 bit; None before the first step.
+        processes: Processes that trained the trial.
     """
+
+    progress: Progress
+    rungs: Sequence[Rung]
+    evaluation: Clock
+    peaks: PeakMemory
+    parameters: tuple[int, int]
+    cached_layers: int
+    cache_seconds: float
+    adapter_bytes: int | None
+    eight_bit_share: float | None
+    processes: int
+
+
+def compute_cost(context: TrainerContext, config: TrialConfig, measured: Measurements) -> Cost:
+    """Return the cost of a trial for its record; `config` is the configuration as run."""
+    progress, peaks = measured.progress, measured.peaks
     seconds = progress.seconds - progress.first_seconds
     rate = (progress.examples - progress.first_examples) / seconds if seconds > 0 else None
     train = context.speech.report["splits"]["train"]
-    sizes = dimensions_of(context.base.model.config)
-    flops = training_flops(sizes, config, progress.examples, progress.label_tokens, cached_layers)
-    matmuls = known_matmul_rate(
-        context.base.device, config.precision, context.speech.entry.parents[1]
-    )  # the cache's folder
+    dims = dimensions_of(context.base.model.config)
+    flops = training_flops(dims, config, progress.examples, progress.label_tokens, measured.cached_layers)
+    matmuls = cached_matmul_rate(context.base.device, config.precision, context.cache)
     ceiling = (matmuls or 0.0) * progress.seconds * world_size()
     return Cost(
         steps=progress.step,
@@ -42,7 +60,7 @@ def measured(
         data_seconds=context.speech.train_seconds() if config.method != "none" else None,
         train_seconds=progress.seconds,
         first_steps_seconds=progress.first_seconds,
-        evaluation_seconds=sum(rung.evaluation_seconds for rung in rungs),
+        evaluation_seconds=sum(rung.evaluation_seconds for rung in measured.rungs),
         samples_per_second=rate,
         audio_seconds_per_second=None if rate is None else rate * train["seconds"] / train["utterances"],
         peak_memory_bytes=max(peaks.reserved.values(), default=0),
@@ -53,16 +71,20 @@ def measured(
         evaluation_peak_allocated_bytes=peaks.allocated.get("evaluation"),
         memory_before_bytes=peaks.before,
         host_peak_bytes=peaks.host,
-        trainable_parameters=parameters[0],
-        total_parameters=parameters[1],
-        adapter_bytes=None,
+        trainable_parameters=measured.parameters[0],
+        total_parameters=measured.parameters[1],
+        adapter_bytes=measured.adapter_bytes,
         train_joules=progress.joules,
-        evaluation_joules=evaluation.joules,
+        evaluation_joules=measured.evaluation.joules,
         train_flops=flops,
         matmul_rate=matmuls,
         matmul_share=flops / ceiling if ceiling else None,
-        cached_encoder_layers=cached_layers,
-        resident_bytes=peaks.apart,
+        optimizer_8bit_share=measured.eight_bit_share,
+        processes=measured.processes,
+        prefix_seconds=measured.cache_seconds,
+        cached_encoder_layers=measured.cached_layers,
+        resident_bytes=peaks.excluded,
+        packed=progress.together if progress.together > 1 else None,
         per_device_train_batch_size=config.per_device_train_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )

@@ -1,7 +1,7 @@
-"""Several trainer processes for one trial: torch's launcher, which `accelerate launch` uses too, tied to its parent.
+"""Start several trainer processes for one trial with torch's launcher, which `accelerate launch` uses too.
 
-`accelerate launch` itself starts several processes on GPUs only, unless MPI is there; Accelerate finds the ranks that
-either starts by the same environment variables.
+`accelerate launch` itself starts several processes on GPUs only, unless MPI is installed. Accelerate reads the ranks
+from the same environment variables with either launcher.
 """
 
 import sys
@@ -10,7 +10,7 @@ from harness.hardware.processes import die_with_parent
 
 
 def main() -> None:
-    """N trainers on this machine, on a free port; the first talks on stdin and stdout."""
+    """Start N trainers on this machine, on a free port; rank 0 uses standard input and output."""
     die_with_parent()
     from torch.distributed.run import main as torchrun  # takes seconds, in which the supervisor may die
 

@@ -1,8 +1,9 @@
-"""Trials that train together: one forward and backward pass for all, everything else each for itself.
+"""Train several LoRA trials in one batched forward and backward pass.
 
-Each trial is the generator that it is alone (training.trial), with its own order of examples, optimizer, schedule,
-clipping, rungs and end; only where it wants the gradients of a step it waits until all others want theirs too. So
-they may be at different steps, and one that has ended makes room for another at the next step.
+Each trial is the same generator as when it trains alone (`harness.training.trial`), with its own order of examples,
+optimizer, schedule, gradient clipping, rungs and end. Only when it needs the gradients of a step does it wait until all
+others need theirs too. Trials may therefore be at different steps, and when one ends, another can take its place at the
+next step.
 """
 
 import contextlib
@@ -19,261 +20,292 @@ from torch import Tensor
 
 from harness.data.batches import Batch, joined
 from harness.errors import DISK_FULL, UserError, is_disk_full
-from harness.hardware.meter import (
-    Clock,
-    SharedPeakMemory,
-    is_out_of_memory,
-    is_poisoned,
-    memory_held,
-    reset_peak_memory,
-)
-from harness.hardware.processes import logged_to
-from harness.model.batched_lora import Adapter, Packed
+from harness.hardware.clock import Clock
+from harness.hardware.memory import is_cuda_error, is_out_of_memory, process_memory, reset_peak_memory
+from harness.hardware.processes import redirect_output
+from harness.model.batched_lora import PackedModel, TrialAdapter
 from harness.model.loss import logits_of, summed_loss
 from harness.model.trial_settings import apply_trial_settings
 from harness.spec.messages import Decide, Failed, Finished, Leave, Order, Partial, Refused, Report, Train
+from harness.spec.trial import TrialConfig
 from harness.training.channel import Channel
 from harness.training.context import TrainerContext
-from harness.training.trial import GradientRequest, Sent, Trial, TrialRun, Yielded, run_trial
+from harness.training.trial import run_trial
+from harness.training.trial_protocol import GradientRequest, Sent, Trial, Yielded
 
 
 class RandomState:
-    """One trial's random generators, which stand in for torch's own while it has its turn."""
+    """One trial's random generators, which replace torch's global ones while the trial runs.
+
+    Attributes:
+        cpu: Replaces the CPU generator.
+        dropout: Replaces the generator of the device, for dropout masks; on a CPU it is `cpu`.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.host = torch.Generator()
-        self.masks = self.host if device.type == "cpu" else torch.Generator(device)  # for dropout
+        self.cpu = torch.Generator()
+        self.dropout = self.cpu if device.type == "cpu" else torch.Generator(device)
 
     @contextlib.contextmanager
-    def thrown(self) -> Iterator[None]:
-        """Let whatever draws from torch's generators draw from these."""
-        with torch.random.fork_rng([self.masks.device] if self.masks is not self.host else []):
-            torch.set_rng_state(self.host.get_state())
-            if self.masks is not self.host:
-                torch.cuda.set_rng_state(self.masks.get_state(), self.masks.device)
+    def active(self) -> Iterator[None]:
+        """Within the context, torch's global generators continue from this state."""
+        with torch.random.fork_rng([self.dropout.device] if self.dropout is not self.cpu else []):
+            torch.set_rng_state(self.cpu.get_state())
+            if self.dropout is not self.cpu:
+                torch.cuda.set_rng_state(self.dropout.get_state(), self.dropout.device)
             try:
                 yield
             finally:
-                self.host.set_state(torch.get_rng_state())
-                if self.masks is not self.host:
-                    self.masks.set_state(torch.cuda.get_rng_state(self.masks.device))
+                self.cpu.set_state(torch.get_rng_state())
+                if self.dropout is not self.cpu:
+                    self.dropout.set_state(torch.cuda.get_rng_state(self.dropout.device))
 
 
 @dataclass
 class PackedTrial:
-    """One trial under way."""
+    """One running trial.
+
+    Attributes:
+        lane: Its place in the trainer.
+        attempt: Its folder.
+        trial: Its generator.
+        random_state: Its random generators.
+        request: The gradients that it waits for; None while it waits for a decision of the supervisor.
+        adapter: Its LoRA matrices.
+        loss: The loss of the step in progress.
+        memory_error: Why memory was too small even for a pass of this trial alone; it is raised in the trial.
+    """
 
     lane: int
     attempt: Path
     trial: Trial[Finished]
-    dice: RandomState
-    wanted: GradientRequest | None = None  # else it waits for a decision
-    adapter: Adapter | None = None
+    random_state: RandomState
+    request: GradientRequest | None = None
+    adapter: TrialAdapter | None = None
     loss: Tensor | None = None
-    starved: str | None = None  # memory was too small for a pass of its own
+    memory_error: str | None = None
 
     @classmethod
-    def of(cls, context: TrainerContext, order: Train) -> Self:
-        """The trial of an order, not begun."""
+    def create(cls, context: TrainerContext, order: Train) -> Self:
+        """Create the trial of an order, without starting it."""
         return cls(order.lane, Path(order.attempt), run_trial(context, order), RandomState(context.base.device))
 
-    def resume(self, told: Sent) -> Yielded:
-        """Let it go on, until it says something."""
-        with logged_to(self.attempt / "log.txt"), self.dice.thrown():
-            if self.starved is None:
-                return self.trial.send(told)
-            said, self.starved = self.starved, None
-            return self.trial.throw(MemoryError(said))
+    def resume(self, answer: Sent) -> Yielded:
+        """Run the trial until it yields; see `harness.training.trial_protocol` for what it is sent."""
+        with redirect_output(self.attempt / "log.txt"), self.random_state.active():
+            if self.memory_error is None:
+                return self.trial.send(answer)
+            message, self.memory_error = self.memory_error, None
+            return self.trial.throw(MemoryError(message))
 
     def close(self) -> None:
-        """Drop it as it stands."""
-        with logged_to(self.attempt / "log.txt"), self.dice.thrown():
+        """End the trial without a result."""
+        with redirect_output(self.attempt / "log.txt"), self.random_state.active():
             self.trial.close()
 
     @property
-    def run(self) -> TrialRun:
-        """The try of a trial that wants gradients."""
-        assert self.wanted is not None
-        return self.wanted.run
+    def requested(self) -> GradientRequest:
+        """The request of a trial that waits for gradients."""
+        assert self.request is not None
+        return self.request
 
     @property
     def batches(self) -> Sequence[Batch]:
-        """The micro-batches that it wants the gradients of."""
-        assert self.wanted is not None
-        return self.wanted.step.micro_batches
+        """The micro-batches of the requested step."""
+        return self.requested.step.micro_batches
 
 
 @dataclass
 class PackedTraining:
-    """The trials under way in this process, by their lanes."""
+    """The running trials of this process, by lane.
+
+    | order from the supervisor | effect | answers |
+    |---|---|---|
+    | `Train` (packed) | a trial starts in a free lane | see below |
+    | `Decide` | the trial in that lane continues, or ends | see below |
+    | `Leave` | the trial in that lane is dropped | none |
+
+    A trial answers with `Report` and `Partial` at its rungs, and at its end with `Finished`, `Failed` or `Refused`.
+
+    Attributes:
+        channel: The connection to the supervisor.
+        context: The trainer's context.
+        model: The model that applies all adapters.
+        memory_before: Bytes that the process held before any of the trials.
+        max_per_pass: Trials in one pass; it is lowered when memory runs out.
+        trials: The running trials.
+        deferred: Orders that arrived while a trial had to be answered first.
+    """
 
     channel: Channel
     context: TrainerContext
-    packed: Packed
-    held: int  # bytes before any of them
-    most: int = sys.maxsize  # trials in one pass, as far as memory allows
-    members: dict[int, PackedTrial] = field(default_factory=dict)
-    later: deque[Order] = field(default_factory=deque)  # came while a trial had to be answered first
+    model: PackedModel
+    memory_before: int
+    max_per_pass: int = sys.maxsize
+    trials: dict[int, PackedTrial] = field(default_factory=dict)
+    deferred: deque[Order] = field(default_factory=deque)
 
     @property
     def ready(self) -> bool:
-        """Whether all want gradients; decisions come in milliseconds, so they are waited for."""
-        return all(member.wanted for member in self.members.values())
+        """Whether all trials wait for gradients; a step waits for decisions, which take milliseconds."""
+        return all(trial.request for trial in self.trials.values())
 
-    def hear(self, order: object) -> None:
-        """Begin a trial, go on with one, or drop one."""
+    def handle(self, order: object) -> None:
+        """Carry out one order."""
         if isinstance(order, Train) and order.packed:
-            self.members[order.lane] = PackedTrial.of(self.context, order)
-            self.advance(self.members[order.lane], None)
+            self.trials[order.lane] = PackedTrial.create(self.context, order)
+            self.advance(self.trials[order.lane], None)
         elif isinstance(order, Decide):
-            self.advance(self.members[order.lane], order.go_on)
+            self.advance(self.trials[order.lane], order.go_on)
         elif isinstance(order, Leave):
-            if order.lane in self.members:
-                self.members.pop(order.lane).close()
+            if order.lane in self.trials:
+                self.trials.pop(order.lane).close()
         else:
-            raise RuntimeError(f"not while trials train together: {order!r}")
+            raise RuntimeError(f"unexpected order while packed trials run: {order!r}")
 
-    def advance(self, member: PackedTrial, told: Sent) -> None:
-        """Let one trial go on until it wants gradients, waits for a decision, or has ended."""
-        if member.wanted is not None:
-            member.run.clock.start()
-        member.wanted = None
+    def advance(self, trial: PackedTrial, answer: Sent) -> None:
+        """Run one trial until it waits for gradients or for a decision, or has ended."""
+        if trial.request is not None:
+            trial.request.usage.clock.start()
+        trial.request = None
         try:
-            said = member.resume(told)
-            while isinstance(said, Partial) or (isinstance(said, Report) and said.last):
-                self.channel.send(said, member.lane)
-                # While it is evaluated a trial's adapter is merged into the weights that all share: no one else's turn.
-                said = member.resume(isinstance(said, Report) or self._decision(member))
+            event = trial.resume(answer)
+            while isinstance(event, Partial) or (isinstance(event, Report) and event.last):
+                self.channel.send(event, trial.lane)
+                # During an evaluation the adapter is merged into the shared weights: no other trial may run.
+                event = trial.resume(isinstance(event, Report) or self._decision(trial))
         except StopIteration as end:
-            self._ended(member, end.value, end.value.poisoned)
+            self._end(trial, end.value, end.value.poisoned)
         except UserError as error:
-            self._ended(member, Refused(message=str(error)))
-        except Exception as error:  # whatever a trial raises costs that trial, not those beside it
+            self._end(trial, Refused(message=str(error)))
+        except Exception as error:  # an error of one trial must not end the others
             traceback.print_exc()
-            poisoned = is_poisoned(error)
+            poisoned = is_cuda_error(error)
             full = is_disk_full(error)
             failed = Failed(reason=f"{type(error).__name__}: {error}", poisoned=poisoned)
-            self._ended(member, Refused(message=DISK_FULL) if full else failed, poisoned or full)
+            self._end(trial, Refused(message=DISK_FULL) if full else failed, poisoned or full)
         else:
-            if isinstance(said, GradientRequest):
-                said.run.clock.stop()
-                if member.adapter is None or member.adapter.model is not said.run.model:
-                    member.adapter = Adapter(said.run.model, member.dice.masks)
-                member.wanted = said
+            if isinstance(event, GradientRequest):
+                event.usage.clock.stop()
+                if trial.adapter is None or trial.adapter.model is not event.model:
+                    trial.adapter = TrialAdapter(event.model, trial.random_state.dropout)
+                trial.request = event
             else:
-                self.channel.send(said, member.lane)
+                self.channel.send(event, trial.lane)
 
-    def _decision(self, member: PackedTrial) -> bool:
-        """Whether a trial may go on, before anything else is done; one that is to be dropped may not."""
+    def _decision(self, trial: PackedTrial) -> bool:
+        """Wait for the decision about a trial; other orders are deferred. A trial to be dropped may not continue."""
         while True:
             order = self.receive()
-            if order.lane == member.lane and isinstance(order, Decide):
+            if order.lane == trial.lane and isinstance(order, Decide):
                 return order.go_on
-            self.later.append(order)
-            if order.lane == member.lane:
+            self.deferred.append(order)
+            if order.lane == trial.lane:
                 return False
 
     def receive(self) -> Order:
-        """The next order from the supervisor."""
+        """Wait for the next order of the supervisor."""
         if (order := self.channel.receive()) is None:
-            raise SystemExit("the supervisor is gone")
+            raise SystemExit("the supervisor process has ended")
         return order
 
-    def _ended(self, member: PackedTrial, answer: Finished | Failed | Refused, lost: bool = False) -> None:
-        del self.members[member.lane]
-        self.packed.forget()
-        self.channel.send(answer, member.lane)
-        if lost:  # this process: the others go on from their last rungs in a new one
+    def _end(self, trial: PackedTrial, answer: Finished | Failed | Refused, replace_process: bool = False) -> None:
+        del self.trials[trial.lane]
+        self.model.clear()
+        self.channel.send(answer, trial.lane)
+        if replace_process:  # the others resume from their last rungs in a new process
             raise SystemExit(1)
 
     def step(self) -> None:
-        """One optimizer step of each trial."""
-        members = list(self.members.values())
+        """Compute one optimizer step of each trial."""
+        trials = list(self.trials.values())
         try:
-            self._compute_in_parts(members)
-        except Exception:  # nobody's in particular: each goes on from its last rung, in a new process
+            self._compute_in_parts(trials)
+        except Exception:  # not the error of one trial: all resume from their last rungs in a new process
             traceback.print_exc()
             raise SystemExit(1) from None
-        for member in members:
-            self.advance(member, member.loss)
+        for trial in trials:
+            self.advance(trial, trial.loss)
 
-    def _compute_in_parts(self, members: Sequence[PackedTrial]) -> None:
-        for place in range(0, len(members), self.most):
-            self._compute(members[place : place + self.most])
+    def _compute_in_parts(self, trials: Sequence[PackedTrial]) -> None:
+        for first in range(0, len(trials), self.max_per_pass):
+            self._compute(trials[first : first + self.max_per_pass])
 
-    def _compute(self, members: Sequence[PackedTrial]) -> None:
-        """Gradients and losses of one step of some trials; where memory is too small, of fewer at a time."""
-        states = [member.dice.masks.get_state() for member in members]
+    def _compute(self, trials: Sequence[PackedTrial]) -> None:
+        """Compute gradients and losses of one step of some trials; if memory runs out, of fewer at a time."""
+        states = [trial.random_state.dropout.get_state() for trial in trials]
         try:
-            self._passes(members)
+            self._run_passes(trials)
             return
         except Exception as error:
-            if not is_out_of_memory(error) or is_poisoned(error):
+            if not is_out_of_memory(error) or is_cuda_error(error):
                 raise
-            said = f"{type(error).__name__}: {error}"  # the exception itself would keep the activations alive
-        for member, state in zip(members, states, strict=True):
-            member.dice.masks.set_state(state)
-            member.run.model.zero_grad()
+            message = f"{type(error).__name__}: {error}"  # the exception itself would keep the activations alive
+        for trial, state in zip(trials, states, strict=True):
+            trial.random_state.dropout.set_state(state)
+            trial.requested.model.zero_grad()
         reset_peak_memory(self.context.base.device)
-        if len(members) == 1:
-            members[0].starved = said
+        if len(trials) == 1:
+            trials[0].memory_error = message
             return
-        self.most = (len(members) + 1) // 2
-        print(f"out of memory with {len(members)} trials in one pass; now {self.most}", file=sys.stderr)
-        self._compute_in_parts(members)
+        self.max_per_pass = (len(trials) + 1) // 2
+        print(f"out of memory with {len(trials)} trials in one pass; now {self.max_per_pass}", file=sys.stderr)
+        self._compute_in_parts(trials)
 
-    def _passes(self, members: Sequence[PackedTrial]) -> None:
-        """Micro-batch for micro-batch, those of equal inputs in one pass."""
+    def _run_passes(self, trials: Sequence[PackedTrial]) -> None:
+        """Run the micro-batches one after the other, those with equal inputs in one pass."""
         device = self.context.base.device
-        for member in members:
-            member.loss = torch.zeros((), device=device)
-        for place in range(max(len(member.batches) for member in members)):
-            alike = defaultdict[object, list[PackedTrial]](list)
-            for member in members:
-                if place < len(member.batches):
-                    alike[_kind(member.batches[place], member.run)].append(member)
-            for group in alike.values():
-                self._pass(group, place)
+        for trial in trials:
+            trial.loss = torch.zeros((), device=device)
+        for number in range(max(len(trial.batches) for trial in trials)):
+            groups = defaultdict[object, list[PackedTrial]](list)
+            for trial in trials:
+                if number < len(trial.batches):
+                    groups[_pass_key(trial.batches[number], trial.requested.config)].append(trial)
+            for group in groups.values():
+                self._run_pass(group, number)
 
-    def _pass(self, members: Sequence[PackedTrial], place: int) -> None:
-        """Forward and backward of one micro-batch of each trial; seconds, joules and memory are dealt out equally."""
+    def _run_pass(self, trials: Sequence[PackedTrial], number: int) -> None:
+        """Run forward and backward of each trial's micro-batch `number`; the trials share time, energy and memory."""
         device, clock = self.context.base.device, Clock(self.context.base.device)
         clock.start()
-        batches = [member.batches[place].to(device) for member in members]
-        adapters = [member.adapter for member in members if member.adapter is not None]
+        batches = [trial.batches[number].to(device) for trial in trials]
+        adapters = [trial.adapter for trial in trials if trial.adapter is not None]
         lengths = [batch.labels.shape[1] for batch in batches]
-        with self.packed.carrying(adapters, lengths) as model, members[0].run.accelerator.autocast():
-            logits = logits_of(model, joined(batches, self.context.pad))
-        parts = []
-        for member, batch, own in zip(members, batches, logits.chunk(len(members)), strict=True):
-            assert member.wanted is not None and member.loss is not None
-            smoothing = member.run.config.label_smoothing_factor
+        autocast = trials[0].requested.accelerator.autocast
+        with self.model.with_adapters(adapters, lengths) as model, autocast():
+            logits = logits_of(model, joined(batches, self.context.pad_token))
+        losses = []
+        for trial, batch, own in zip(trials, batches, logits.chunk(len(trials)), strict=True):
+            assert trial.loss is not None
+            smoothing = trial.requested.config.label_smoothing_factor
             loss = summed_loss(own[:, : batch.labels.shape[1]], batch.labels, smoothing)
-            parts.append(loss / member.wanted.step.label_tokens)
-            member.loss += parts[-1].detach()
-        torch.autograd.backward(parts)
+            losses.append(loss / trial.requested.step.label_tokens)
+            trial.loss += losses[-1].detach()
+        torch.autograd.backward(losses)
         clock.stop()
-        for member in members:
-            run, count = member.run, len(members)
-            run.together = max(run.together, count)
-            run.clock.seconds += clock.seconds / count
-            if run.clock.joules is not None:
-                run.clock.joules += (clock.joules or 0.0) / count
-            assert isinstance(run.peaks, SharedPeakMemory)
-            run.peaks.share(self.held, count)
+        for trial in trials:
+            trial.requested.usage.add_pass(clock, len(trials), self.memory_before)
 
 
-def _kind(batch: Batch, run: TrialRun) -> object:
-    """What must be equal in one pass: the inputs, and whether gradients go through the encoder at all."""
-    return batch.depth, batch.input_features.shape, batch.input_features.dtype, run.config.scope == "decoder"
+def _pass_key(batch: Batch, config: TrialConfig) -> object:
+    """What must be equal in one pass: the shape of the inputs, and whether gradients go through the encoder."""
+    return batch.depth, batch.input_features.shape, batch.input_features.dtype, config.scope == "decoder"
 
 
 def run_packed_trials(channel: Channel, context: TrainerContext, first: Train) -> None:
-    """Carry out a packed trial, and those that come while any is under way."""
-    pack = PackedTraining(channel, context, Packed(context.base), memory_held(context.base.device))
-    with apply_trial_settings(pack.packed.base, first.config):
-        pack.hear(first)
-        while pack.members or pack.later:
-            while pack.later or (pack.members and (channel.waiting() or not pack.ready)):
-                pack.hear(pack.later.popleft() if pack.later else pack.receive())
-            pack.step()
+    """Run a packed trial and all that are ordered while any runs; returns when none is left.
+
+    Args:
+        channel: The connection to the supervisor.
+        context: The trainer's context.
+        first: The first order.
+    """
+    model = PackedModel(context.base)
+    training = PackedTraining(channel, context, model, process_memory(context.base.device))
+    with apply_trial_settings(model.base, first.config):
+        training.handle(first)
+        while training.trials or training.deferred:
+            while training.deferred or (training.trials and (channel.waiting() or not training.ready)):
+                training.handle(training.deferred.popleft() if training.deferred else training.receive())
+            training.step()

@@ -1,4 +1,4 @@
-"""python -m harness.training.process: a trainer as a process, which starts and ends as fast as it can."""
+"""Run a trainer as a process: python -m harness.training.process. Its start and end are kept as short as possible."""
 
 import gc
 import os
@@ -9,17 +9,17 @@ from harness.hardware.processes import die_with_parent
 
 
 def main() -> None:
-    """Be a trainer, one that neither outlives its supervisor nor hears Ctrl-C, which is the supervisor's to handle."""
+    """Run a trainer that dies with its supervisor and ignores Ctrl-C, which the supervisor handles."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.disable()  # what an import makes is there to stay: looking for garbage in it takes a sixth of the time
+    gc.disable()  # imported objects stay: collecting garbage among them takes a sixth of the import time
     from harness.training import orders as trainer
 
     gc.enable()
     trainer.main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # all that was asked for is stored; taking four thousand modules apart would take over a second
+    os._exit(0)  # all results are stored; tearing down four thousand modules would take over a second
 
 
 if __name__ == "__main__":

@@ -1,76 +1,85 @@
-"""How a trial is judged at a rung: what is decoded, in which order, and when to break off."""
+"""Evaluate a trial at a rung: decode validation utterances in chunks, until the supervisor stops it."""
 
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from accelerate import Accelerator
-from torch import nn
 
 from harness.data.batches import chunks
-from harness.evaluation.decoding import DecodedUtterance, decode_with_loss, transcript
-from harness.hardware.meter import Clock
-from harness.model.encoder_cache import EncoderStates
+from harness.evaluation.decoding import DecodedUtterance, Decoder, make_transcript
+from harness.hardware.clock import Clock
 from harness.spec.messages import Partial
 from harness.spec.result import Transcript
 from harness.spec.rung_evaluation import RungEvaluation
-from harness.spec.trial import TrialConfig
-from harness.training.context import TrainerContext, decoding_of, errors_of
+from harness.training.context import TrainerContext, utterance_errors
 
 
 @dataclass
 class RungResult:
-    """What was found at a rung, the loss a mean over label tokens; `lost` where the supervisor broke it off."""
+    """Result of evaluating a rung; `evaluate_rung` fills it.
+
+    Attributes:
+        rows: The utterances to evaluate, afterwards those that were evaluated, sorted.
+        transcripts: Their transcripts, sorted by row; empty if no texts were decoded.
+        errors: Word errors of each utterance, in the order of evaluation.
+        loss: Teacher-forced loss, the mean over label tokens.
+        stopped: Whether the supervisor stopped the evaluation before its end.
+    """
 
     rows: list[int]
     transcripts: list[Transcript] = field(default_factory=list)
     errors: list[int] = field(default_factory=list)
     loss: float = math.nan
-    lost: bool = False
+    stopped: bool = False
 
 
 def rung_rows(rows: Sequence[int], judging: RungEvaluation, last: bool) -> list[int]:
-    """The utterances of a rung in the order of evaluation: shuffled once for the study, all of them at the last."""
+    """Return the utterances of a rung in the order of evaluation: one shuffle for the study, all at the last rung."""
     order: list[int] = np.random.default_rng(judging.seed).permutation(np.asarray(rows)).tolist()
     return order if last else order[: judging.rung_utterances]
 
 
 def evaluate_rung(
-    model: nn.Module,
+    decoder: Decoder,
     context: TrainerContext,
-    config: TrialConfig,
-    accelerator: Accelerator,
     judging: RungEvaluation,
     index: int,
-    found: RungResult,
+    result: RungResult,
     clock: Clock,
-    encoder_states: EncoderStates | None,
     texts: bool,
 ) -> Generator[Partial, bool | None, None]:
-    """Evaluate the rows of `found`; decoding them goes chunk by chunk where the supervisor may break off.
+    """Evaluate the rows of `result` and fill it.
 
-    The clock stands still while it is asked.
+    Texts are decoded in chunks of `judging.chunk` utterances. After each chunk but the last it yields a Partial, and
+    is sent whether to continue. The clock stops while it waits for the answer.
+
+    Args:
+        decoder: Decodes with the trial's model.
+        context: For labels and scoring.
+        judging: The study's settings for evaluating rungs.
+        index: The rung.
+        result: Has the rows to evaluate; is filled.
+        clock: The running clock of the evaluation.
+        texts: Whether to decode texts, or to compute the loss alone.
     """
-    heard, transcripts = dict[int, DecodedUtterance](), dict[int, Transcript]()
-    rows, decoding, speech = found.rows, decoding_of(context, config), context.speech
+    decoded, transcripts = dict[int, DecodedUtterance](), dict[int, Transcript]()
+    rows = result.rows
     for chunk in chunks(rows, (texts and judging.chunk) or len(rows)):
-        new = decode_with_loss(
-            model, context.base, speech, chunk, decoding, accelerator, encoder_states, context.labels, texts
-        )
-        heard |= new
+        new = decoder.decode(chunk, context.labels, texts)
+        decoded |= new
         if texts:
-            said = [transcript(speech, row, new[row]) for row in chunk]
-            transcripts |= zip(chunk, said, strict=True)
-            found.errors += errors_of(context, said)
-        if len(heard) < len(rows):
+            of_chunk = [make_transcript(context.speech, row, new[row]) for row in chunk]
+            transcripts |= zip(chunk, of_chunk, strict=True)
+            result.errors += utterance_errors(context, of_chunk)
+        if len(decoded) < len(rows):
             clock.stop()
-            found.lost = not (yield Partial(index=index, errors=tuple(found.errors)))
+            result.stopped = not (yield Partial(index=index, errors=tuple(result.errors)))
             clock.start()
-        if found.lost:
+        if result.stopped:
             break
-    found.rows = sorted(heard)
-    found.transcripts = [transcripts[row] for row in sorted(transcripts)]
-    # Summed exactly, whatever the order: a loss does not depend on how the rows were cut into chunks.
-    tokens = sum(len(context.labels[row]) - 1 for row in found.rows)
-    found.loss = math.fsum(heard[row].loss or 0.0 for row in found.rows) / tokens
+    result.rows = sorted(decoded)
+    result.transcripts = [transcripts[row] for row in sorted(transcripts)]
+    # Summed exactly, in any order: the loss must not depend on the chunks.
+    tokens = sum(len(context.labels[row]) - 1 for row in result.rows)
+    result.loss = math.fsum(decoded[row].loss or 0.0 for row in result.rows) / tokens

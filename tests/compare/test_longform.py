@@ -27,7 +27,7 @@ def test_a_recording_of_many_windows_is_transcribed_to_its_end(algorithm, cache)
 
 def test_a_task_without_long_recordings_says_so(cache):
     speech = open_context(Open(model="demo", task=catalog.task("demo"), cache_dir=str(cache), seed=1)).speech
-    with pytest.raises(UserError, match="no recording of split"):
+    with pytest.raises(UserError, match="no recordings of split"):
         recordings(speech, "test_longer")
 
 

@@ -1,4 +1,4 @@
-"""What frozen layers make is computed once, for every trial that shares it, and changes no bit of any result."""
+"""The output of frozen layers is computed once for all trials that share it, and changes no bit of any result."""
 
 import json
 from collections import namedtuple
@@ -10,7 +10,7 @@ import torch
 from trials import FULL_CONFIG as FULL
 from trials import run, seen
 
-from harness.evaluation.decoding import transcribe
+from harness.evaluation.decoding import Decoder
 from harness.model import encoder_cache as encoder_states
 from harness.model import split_encoder as encoder
 from harness.model.base import load_base
@@ -31,13 +31,13 @@ WAYS = {
 
 @pytest.fixture
 def kept(context, tmp_path):
-    """The bench with a cache of its own."""
+    """The trainer context with a cache of its own."""
     return replace(context, encoder_cache=EncoderStateCache(context.speech, tmp_path / "prefixes"))
 
 
 @pytest.fixture
 def bare(context):
-    """The bench without one."""
+    """The trainer context without one."""
     return replace(context, encoder_cache=EncoderStateCache(context.speech, None))
 
 
@@ -70,7 +70,7 @@ def test_frozen_encoder_fine_tuning_takes_it_too(kept, bare, tmp_path):
 def test_states_of_another_utterance_would_be_noticed(kept, bare, lora, tmp_path):
     config = changed(lora, scope="decoder")
     run(kept, config, tmp_path / "filling")
-    states = kept.encoder_cache.of(kept.base, config, "fp32").states
+    states = kept.encoder_cache.open(kept.base, config, "fp32").states
     row = kept.speech.rows("train")[0]
     states[row] = states[kept.speech.rows("train")[1]]
     assert seen(run(kept, config, tmp_path / "wrong")) != seen(run(bare, config, tmp_path / "right"))
@@ -99,14 +99,14 @@ def test_an_interrupted_filling_goes_on(kept, lora, monkeypatch):
             raise KeyboardInterrupt
         return made(*arguments)
 
-    monkeypatch.setattr(encoder_states, "PORTION", 16)
+    monkeypatch.setattr(encoder_states, "FLUSH_EVERY", 16)
     monkeypatch.setattr(encoder_states, "run_first_layers", dying)
     with pytest.raises(KeyboardInterrupt):
-        kept.encoder_cache.of(kept.base, config, "fp32").fill(rows, kept.base, 8, accelerator)
-    again = EncoderStateCache(kept.speech, kept.encoder_cache.folder).of(kept.base, config, "fp32")
+        kept.encoder_cache.open(kept.base, config, "fp32").fill(rows, kept.base, 8, accelerator)
+    again = EncoderStateCache(kept.speech, kept.encoder_cache.folder).open(kept.base, config, "fp32")
     left = again.fill(rows, kept.base, 8, accelerator)
     assert 0 < left < len(rows) and again.filled[rows].all()
-    fresh = EncoderStateCache(kept.speech, kept.encoder_cache.folder.with_name("fresh")).of(kept.base, config, "fp32")
+    fresh = EncoderStateCache(kept.speech, kept.encoder_cache.folder.with_name("fresh")).open(kept.base, config, "fp32")
     fresh.fill(rows, kept.base, 32, accelerator)
     assert torch.equal(again.take(rows), fresh.take(rows))
 
@@ -118,31 +118,31 @@ def test_an_interrupted_filling_goes_on(kept, lora, monkeypatch):
 )  # fmt: skip
 def test_where_chance_acts_before_it_only_evaluation_takes_it(kept, bare, lora, tmp_path, fields):
     config = changed(lora, scope="decoder", **fields)
-    assert not trains_on_cached_states(kept.encoder_cache.of(kept.base, config, "fp32"), config)
+    assert not trains_on_cached_states(kept.encoder_cache.open(kept.base, config, "fp32"), config)
     cached, without = run(kept, config, tmp_path / "with"), run(bare, config, tmp_path / "without")
     assert cached.cost.cached_encoder_layers == 0 and seen(cached) == seen(without)
 
 
 @pytest.mark.parametrize("fields", [{}, {"scope": "encoder"}, {"scope": "decoder", "bias": "all"}], ids=str)
 def test_what_trains_its_first_layer_has_none(kept, lora, fields):
-    assert kept.encoder_cache.of(kept.base, changed(lora, **fields), "fp32") is None
-    assert kept.encoder_cache.of(kept.base, FULL, "fp32") is None
+    assert kept.encoder_cache.open(kept.base, changed(lora, **fields), "fp32") is None
+    assert kept.encoder_cache.open(kept.base, FULL, "fp32") is None
 
 
 def test_other_weights_precisions_windows_and_depths_are_kept_apart(kept, lora):
     folder, config = kept.encoder_cache.folder, changed(lora, scope="decoder")
     configs = [config, changed(lora, layers_to_transform=(2,)), changed(config, encoder_window_seconds=2.0)]
     for each in configs:
-        kept.encoder_cache.of(kept.base, each, "fp32")
-    kept.encoder_cache.of(kept.base, config, "bf16")
+        kept.encoder_cache.open(kept.base, each, "fp32")
+    kept.encoder_cache.open(kept.base, config, "bf16")
     quantised = load_base("demo", CPU, "int8")
-    kept.encoder_cache.of(quantised, config, "fp32")
+    kept.encoder_cache.open(quantised, config, "fp32")
     other = load_base("demo", CPU)
     with torch.no_grad():
         other.model.model.encoder.layers[0].fc1.weight[0, 0] += 1e-3
-    kept.encoder_cache.of(other, config, "fp32")
+    kept.encoder_cache.open(other, config, "fp32")
     assert len(list(folder.glob("*/entry.json"))) == 6
-    kept.encoder_cache.of(load_base("demo", CPU), config, "fp32")
+    kept.encoder_cache.open(load_base("demo", CPU), config, "fp32")
     assert len(list(folder.glob("*/entry.json"))) == 6
 
 
@@ -155,7 +155,7 @@ def test_a_full_disk_is_no_reason_to_stop(kept, lora, tmp_path, monkeypatch, cap
 
 def test_stored_half_precision_is_half_the_size(kept, lora):
     config = changed(lora, scope="decoder")
-    whole, half = (kept.encoder_cache.of(kept.base, config, precision) for precision in ("fp32", "bf16"))
+    whole, half = (kept.encoder_cache.open(kept.base, config, precision) for precision in ("fp32", "bf16"))
     assert half.states.nbytes * 2 == whole.states.nbytes and half.take([0]).dtype == torch.bfloat16
 
 
@@ -173,10 +173,11 @@ def test_leading_and_the_rest_are_the_encoder(context):
 
 def test_transcripts_come_out_alike(kept):
     base, rows, accelerator = kept.base, kept.speech.rows("test"), make_accelerator("fp32", CPU)
-    found = kept.encoder_cache.of(base, TrialConfig(method="none"), "fp32")
+    found = kept.encoder_cache.open(base, TrialConfig(method="none"), "fp32")
     found.fill(rows, base, 8, accelerator)
-    plain = transcribe(base.model, base, kept.speech, rows, kept.decoding, accelerator)
-    assert transcribe(base.model, base, kept.speech, rows, kept.decoding, accelerator, found) == plain
+    plain = Decoder(base.model, base, kept.speech, kept.decoding, accelerator)
+    cached = replace(plain, encoder_states=found)
+    assert cached.transcribe(rows) == plain.transcribe(rows)
 
 
 def test_the_option_switches_it_off_and_the_cache_lists_it(command, cache, small_space, tmp_path):

@@ -1,4 +1,4 @@
-"""An interrupted trial goes on from its last rung, and ends as if nothing had been: bit for bit."""
+"""An interrupted trial resumes from its last rung, with the same result bit for bit."""
 
 import json
 import shutil
@@ -11,7 +11,8 @@ from harness.model.parameters import count, dimensions_of
 from harness.spec.budget import Budget
 from harness.spec.messages import Train
 from harness.spec.trial import TrialConfig
-from harness.training import trial
+from harness.training import checkpoint
+from harness.training.trial import run_trial
 
 BUDGET = Budget(examples=96, rungs=(0.25, 0.5, 1.0))
 KINDS = {
@@ -30,16 +31,16 @@ def conduct(context, config, folder, resume=None, stop_after=None, budget=BUDGET
     """Run a trial as a supervisor does; with `stop_after` leave it, as a kill would, when that rung was reported."""
     folder.mkdir()
     order = Train(config=config, budget=budget, seed=1, attempt=str(folder), resume=resume and str(resume))
-    under_way, decision, told = trial.run_trial(context, order), None, []
+    trial, decision, reported = run_trial(context, order), None, []
     while True:
         try:
-            told.append(under_way.send(decision).rung)
+            reported.append(trial.send(decision).rung)
         except StopIteration as end:
-            return told, end.value.result
-        if stop_after == told[-1].index:
+            return reported, end.value.result
+        if stop_after == reported[-1].index:
             shutil.copytree(folder / "checkpoint", folder / "kept")  # closing tidies up, a kill would not
-            under_way.close()
-            return told, None
+            trial.close()
+            return reported, None
         decision = True
 
 
@@ -48,9 +49,9 @@ def test_a_trial_goes_on_from_its_last_rung_as_if_nothing_had_been(context, tmp_
     config = TrialConfig.model_validate(KINDS[kind])
     _, whole = conduct(context, config, tmp_path / "whole")
     first, _ = conduct(context, config, tmp_path / "first", stop_after=1)
-    told, resumed = conduct(context, config, tmp_path / "second", resume=tmp_path / "first" / "kept")
+    reported, resumed = conduct(context, config, tmp_path / "second", resume=tmp_path / "first" / "kept")
     assert seen(resumed) == seen(whole)
-    assert [rung.index for rung in told] == [1, 2] and told[0] == first[1], "the last rung is reported again"
+    assert [rung.index for rung in reported] == [1, 2] and reported[0] == first[1], "the last rung is reported again"
     assert (tmp_path / "second" / "transcripts.jsonl").read_bytes() == (
         tmp_path / "whole" / "transcripts.jsonl"
     ).read_bytes()
@@ -64,7 +65,7 @@ def test_a_resume_that_forgot_the_random_generators_would_be_noticed(context, tm
     config = TrialConfig.model_validate(KINDS["dropouts, cosine"])
     _, whole = conduct(context, config, tmp_path / "whole")
     conduct(context, config, tmp_path / "first", stop_after=1)
-    monkeypatch.setattr(trial.checkpoint, "restore_random", lambda checkpoint: None)
+    monkeypatch.setattr(checkpoint, "restore_random", lambda checkpoint: None)
     _, resumed = conduct(context, config, tmp_path / "second", resume=tmp_path / "first" / "kept")
     assert seen(resumed)[:2] == seen(whole)[:2] and seen(resumed)[2] != seen(whole)[2]
 
@@ -86,15 +87,15 @@ def test_a_checkpoint_that_was_cut_while_written_is_the_one_before(context, lora
             raise KeyboardInterrupt
         write(path, value)
 
-    write = trial.checkpoint.write_json
-    monkeypatch.setattr(trial.checkpoint, "write_json", killed)
+    write = checkpoint.write_json
+    monkeypatch.setattr(checkpoint, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         conduct(context, lora, tmp_path / "first")
     monkeypatch.undo()
     left = tmp_path / "first" / "checkpoint"
     assert len(json.loads((left / "rungs.json").read_text())) == 1 and (left / "state-2.0.pt").exists()
-    told, resumed = conduct(context, lora, tmp_path / "second", resume=left)
-    assert [rung.index for rung in told] == [0, 1, 2] and seen(resumed) == seen(whole)
+    reported, resumed = conduct(context, lora, tmp_path / "second", resume=left)
+    assert [rung.index for rung in reported] == [0, 1, 2] and seen(resumed) == seen(whole)
 
 
 def test_a_trial_pruned_on_its_second_thought_keeps_the_transcripts_of_its_rung(context, lora, tmp_path):
@@ -102,7 +103,7 @@ def test_a_trial_pruned_on_its_second_thought_keeps_the_transcripts_of_its_rung(
     folder = tmp_path / "second"
     folder.mkdir()
     order = Train(config=lora, budget=BUDGET, seed=1, attempt=str(folder), resume=str(tmp_path / "first" / "kept"))
-    again = trial.run_trial(context, order)
+    again = run_trial(context, order)
     next(again)
     with pytest.raises(StopIteration) as end:
         again.send(False)
@@ -113,5 +114,5 @@ def test_a_trial_pruned_on_its_second_thought_keeps_the_transcripts_of_its_rung(
 def test_a_checkpoint_of_another_number_of_processes_is_left_alone(context, lora, tmp_path):
     conduct(context, lora, tmp_path / "first", stop_after=0)
     shutil.copy(tmp_path / "first" / "kept" / "state-1.0.pt", tmp_path / "first" / "kept" / "state-1.1.pt")
-    told, _ = conduct(context, lora, tmp_path / "second", resume=tmp_path / "first" / "kept")
-    assert [rung.step for rung in told] == [3, 6, 12]
+    reported, _ = conduct(context, lora, tmp_path / "second", resume=tmp_path / "first" / "kept")
+    assert [rung.step for rung in reported] == [3, 6, 12]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from trials import BUDGET, FULL, LORA, QUANTISED, VARIANTS, run, same, seen, state
 
-from harness.evaluation.decoding import transcribe
+from harness.evaluation.decoding import Decoder
 from harness.model.methods import attach, detach, load_trained
 from harness.model.trial_settings import apply_trial_settings
 from harness.records.study_folder import read_transcripts
@@ -34,7 +34,7 @@ def test_merged_weights_decode_as_the_trial_did(context, tmp_path, name):
     model = load_trained(context.base, config, tmp_path / "t" / "weights")
     rows = context.speech.rows("validation")
     accelerator = make_accelerator("fp32", context.base.device)
-    decoded = transcribe(model, context.base, context.speech, rows, context.decoding, accelerator)
+    decoded = Decoder(model, context.base, context.speech, context.decoding, accelerator).transcribe(rows)
     detach(context.base, model)
     assert decoded == read_transcripts(tmp_path / "t" / "transcripts.jsonl")
 
@@ -80,7 +80,7 @@ def test_a_shorter_window_really_shortens_what_the_encoder_sees(context):
 @pytest.mark.parametrize("name", QUANTISED)
 def test_a_quantised_base_trains_adapters_and_is_decoded_unmerged(context, tmp_path, name):
     config = TrialConfig.model_validate(QUANTISED[name])
-    quantised = context.on(config.base_weights)
+    quantised = context.with_base_weights(config.base_weights)
     kinds = {type(module).__name__ for module in quantised.base.model.modules()}
     assert ("Linear8bitLt" if name == "int8" else "Linear4bit") in kinds
     before = {n: v.clone() for n, v in quantised.base.model.state_dict().items() if isinstance(v, torch.Tensor)}

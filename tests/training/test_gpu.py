@@ -6,8 +6,8 @@ import pytest
 import torch
 from trials import BUDGET, FULL, LORA, QUANTISED, VARIANTS, run, same, state
 
-from harness.evaluation.decoding import transcribe
-from harness.hardware.meter import is_out_of_memory
+from harness.evaluation.decoding import Decoder
+from harness.hardware.memory import is_out_of_memory
 from harness.model.encoder_cache import EncoderStateCache
 from harness.model.methods import detach, load_trained
 from harness.records.study_folder import read_transcripts
@@ -54,7 +54,7 @@ def test_the_loss_falls_and_the_base_comes_back(gpu, tmp_path, name):
 @pytest.mark.parametrize("name", QUANTISED)
 def test_a_quantised_base_trains_adapters(gpu, tmp_path, name):
     config = TrialConfig.model_validate(QUANTISED[name] | {"precision": "bf16"})
-    result = run(gpu.on(config.base_weights), config, tmp_path / "a", budget=BUDGET)
+    result = run(gpu.with_base_weights(config.base_weights), config, tmp_path / "a", budget=BUDGET)
     assert result.rungs[1].train_loss < 0.8 * result.rungs[0].train_loss
 
 
@@ -70,7 +70,8 @@ def test_merged_weights_decode_as_the_trial_did(gpu, tmp_path):
     run(gpu, config, tmp_path / "t", budget=BUDGET)
     model = load_trained(gpu.base, config, tmp_path / "t" / "weights")
     accelerator = make_accelerator("fp32", gpu.base.device)
-    decoded = transcribe(model, gpu.base, gpu.speech, gpu.speech.rows("validation"), gpu.decoding, accelerator)
+    decoder = Decoder(model, gpu.base, gpu.speech, gpu.decoding, accelerator)
+    decoded = decoder.transcribe(gpu.speech.rows("validation"))
     detach(gpu.base, model)
     stored = read_transcripts(tmp_path / "t" / "transcripts.jsonl")
     assert sum(one.hypothesis != other.hypothesis for one, other in zip(decoded, stored, strict=True)) <= 1
@@ -79,8 +80,8 @@ def test_merged_weights_decode_as_the_trial_did(gpu, tmp_path):
 def test_encoder_states_stay_in_the_gpu_s_memory_and_out_of_the_peak(gpu, tmp_path):
     config = TrialConfig.model_validate(LORA | {"scope": "decoder", "lora_dropout": 0.0})
     found = {}
-    for name, roomy in (("resident", True), ("file", False)):
-        encoder_cache = EncoderStateCache(gpu.speech, tmp_path / "prefixes", roomy)
+    for name, use_gpu_memory in (("resident", True), ("file", False)):
+        encoder_cache = EncoderStateCache(gpu.speech, tmp_path / "prefixes", use_gpu_memory)
         found[name] = run(replace(gpu, encoder_cache=encoder_cache), config, tmp_path / name, budget=BUDGET)
     held = found["resident"].cost.resident_bytes
     assert held > 0 == found["file"].cost.resident_bytes

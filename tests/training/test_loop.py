@@ -13,7 +13,7 @@ from harness.model.optimizers import make_optimizer
 from harness.spec.budget import Budget
 from harness.training.batch_order import training_steps
 from harness.training.context import make_accelerator
-from harness.training.loop import DivergedError, train
+from harness.training.loop import DivergedError, TrainingObjects, train
 
 
 def gradients(context, config, micro_batch):
@@ -31,7 +31,8 @@ def gradients(context, config, micro_batch):
             {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         )
         scheduler = torch.optim.lr_scheduler.ConstantLR(frozen)
-        next(train(model, frozen, scheduler, accelerator, [step], Budget(steps=1), [1], max_grad_norm=1e9))
+        objects = TrainingObjects(model, frozen, scheduler, accelerator)
+        next(train(objects, [step], Budget(steps=1), [1], max_grad_norm=1e9))
         return kept
     finally:
         detach(context.base, model)
@@ -55,7 +56,8 @@ def test_it_yields_at_rungs_and_its_clock_stands_still_meanwhile(context, lora):
         adamw = make_optimizer(model, lora)
         scheduler = torch.optim.lr_scheduler.ConstantLR(adamw)
         began, seen = time.perf_counter(), []
-        for progress in train(model, adamw, scheduler, accelerator, steps, budget, [1, 2, 4], 1.0):
+        objects = TrainingObjects(model, adamw, scheduler, accelerator)
+        for progress in train(objects, steps, budget, [1, 2, 4], 1.0):
             seen.append((progress.step, progress.examples))
             time.sleep(0.5)
         assert seen == [(1, 8), (2, 16), (4, 32)]
@@ -74,7 +76,7 @@ def test_a_loss_that_is_not_finite_ends_training_at_its_step(context, lora):
         scheduler = torch.optim.lr_scheduler.ConstantLR(adamw)
         with pytest.raises(DivergedError, match="step 2"):
             steps = [Step([batch], 4, batch.label_tokens) for batch in (good, bad)]
-            list(train(model, adamw, scheduler, accelerator, steps, Budget(steps=2), [2], 1.0))
+            list(train(TrainingObjects(model, adamw, scheduler, accelerator), steps, Budget(steps=2), [2], 1.0))
     finally:
         detach(context.base, model)
 

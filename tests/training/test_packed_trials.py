@@ -5,7 +5,7 @@ import torch
 from packing import orders, together
 from trials import run
 
-from harness.model.batched_lora import Group, Packed, view
+from harness.model.batched_lora import AdapterGroup, PackedModel, make_view
 from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
 from harness.spec.packing import apart, kind
@@ -30,17 +30,17 @@ CLOSE = 1e-5  # sums in another order; a mistake shows in the second digit
 @pytest.fixture(scope="module")
 def alone(context, tmp_path_factory):
     """What a configuration comes to alone, and its transcripts; each is trained once."""
-    known = {}
+    results = {}
 
     def alone(config, seed, budget=BUDGET):
         key = config.model_dump_json(), seed, budget
-        if key not in known:
+        if key not in results:
             folder = tmp_path_factory.mktemp("alone") / "t"
-            known[key] = (
+            results[key] = (
                 run(context, config, folder, budget=budget, seed=seed),
                 read_transcripts(folder / "transcripts.jsonl"),
             )
-        return known[key]
+        return results[key]
 
     return alone
 
@@ -74,25 +74,25 @@ def test_three_that_differ_in_everything_are_what_they_are_alone_and_one_is_prun
 
 
 def exchanged_scales(monkeypatch):
-    of = Group.of.__func__
+    of = AdapterGroup.of.__func__
 
-    def swapped(cls, found):
-        group = of(cls, found)
+    def swapped(cls, matrices):
+        group = of(cls, matrices)
         if group is not None:
             group.__dict__["scales"] = group.scales.flip(0)
         return group
 
-    monkeypatch.setattr(Group, "of", classmethod(swapped))
+    monkeypatch.setattr(AdapterGroup, "of", classmethod(swapped))
 
 
 def one_stream_of_dropout(monkeypatch):
-    dropped = Group.dropped
-    monkeypatch.setattr(Group, "dropped", lambda self, x, ns, dice: dropped(self, x, ns, [dice[0]] * len(dice)))
+    apply = AdapterGroup.apply_dropout
+    monkeypatch.setattr(AdapterGroup, "apply_dropout", lambda self, x, ns, rng: apply(self, x, ns, [rng[0]] * len(rng)))
 
 
 def dropout_of_the_padded_length(monkeypatch):
-    carrying = Packed.carrying
-    monkeypatch.setattr(Packed, "carrying", lambda self, who, ns: carrying(self, who, [max(ns)] * len(ns)))
+    real = PackedModel.with_adapters
+    monkeypatch.setattr(PackedModel, "with_adapters", lambda self, which, ns: real(self, which, [max(ns)] * len(ns)))
 
 
 @pytest.mark.parametrize("broken", [None, exchanged_scales, one_stream_of_dropout, dropout_of_the_padded_length])
@@ -133,8 +133,8 @@ def test_while_one_is_half_evaluated_nobody_else_has_a_turn(context, alone, tmp_
     for lane, config in enumerate(CONFIGS[:2], 1):
         expected, transcripts = alone(config, lane, Budget(examples=24))
         assert same(found[lane], expected) and found[lane].rungs[0].scores == expected.rungs[0].scores
-        heard = [t.hypothesis for t in read_transcripts(tmp_path / str(lane) / "transcripts.jsonl")]
-        assert heard == [t.hypothesis for t in transcripts]
+        hypotheses = [t.hypothesis for t in read_transcripts(tmp_path / str(lane) / "transcripts.jsonl")]
+        assert hypotheses == [t.hypothesis for t in transcripts]
 
 
 def test_one_that_diverges_and_one_that_cannot_be_stored_end_alone(context, alone, tmp_path):
@@ -151,15 +151,15 @@ def test_one_that_diverges_and_one_that_cannot_be_stored_end_alone(context, alon
 def test_memory_that_is_too_small_for_all_is_taken_in_turns_and_for_one_is_its_outcome(
     context, alone, tmp_path, monkeypatch, fits
 ):
-    passes, tried = PackedTraining._passes, []
+    run_passes, tried = PackedTraining._run_passes, []
 
-    def small(self, members):
-        tried.append(len(members))
-        passes(self, members)
-        if len(members) > fits:
+    def small(self, trials):
+        tried.append(len(trials))
+        run_passes(self, trials)
+        if len(trials) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(PackedTraining, "_passes", small)
+    monkeypatch.setattr(PackedTraining, "_run_passes", small)
     found = together(context, orders(CONFIGS[:2], tmp_path, BUDGET), 2, decide=lambda lane, rung: False)
     assert tried[:3] == [2, 1, 1]
     for lane, config in enumerate(CONFIGS[:2], 1):
@@ -170,7 +170,7 @@ def test_memory_that_is_too_small_for_all_is_taken_in_turns_and_for_one_is_its_o
 
 
 def test_a_view_shares_every_weight_and_nothing_else(context):
-    other = view(context.base)
+    other = make_view(context.base)
     mine, theirs = dict(context.base.model.named_parameters()), dict(other.model.named_parameters())
     assert mine.keys() == theirs.keys() and all(mine[name] is theirs[name] for name in mine)
     assert not set(map(id, context.base.model.modules())) & set(map(id, other.model.modules()))

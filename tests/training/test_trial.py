@@ -9,7 +9,7 @@ from trials import LONGER as BUDGET
 from trials import run, seen
 
 from harness.data.batches import chunks
-from harness.evaluation.decoding import transcribe
+from harness.evaluation.decoding import Decoder
 from harness.model.base import Base
 from harness.model.methods import load_trained
 from harness.records.study_folder import read_transcripts
@@ -87,7 +87,7 @@ def test_stored_weights_decode_as_the_trial_did(context, lora, tmp_path, method)
     assert any(not torch.equal(before[n], v) for n, v in context.base.model.state_dict().items())
     accelerator = make_accelerator("fp32", context.base.device)
     rows = context.speech.rows("validation")
-    merged = transcribe(context.base.model, context.base, context.speech, rows, context.decoding, accelerator)
+    merged = Decoder(context.base.model, context.base, context.speech, context.decoding, accelerator).transcribe(rows)
     context.base.restore()
     assert merged == read_transcripts(tmp_path / "t" / "transcripts.jsonl")
     assert all(torch.equal(before[n], v) for n, v in context.base.model.state_dict().items())
@@ -125,66 +125,66 @@ def test_chunks_keep_every_item():
 
 
 def test_an_unforced_language_is_left_to_the_model(context, monkeypatch):
-    from harness.training.context import decoding_of, make_accelerator
+    from harness.training.context import decoding_settings, make_accelerator
 
-    told = []
+    languages = []
     whisper = context.base.model
     plain = whisper.generate
-    monkeypatch.setattr(whisper, "generate", lambda *a, **k: told.append(k["language"]) or plain(*a, **k))
+    monkeypatch.setattr(whisper, "generate", lambda *a, **k: languages.append(k["language"]) or plain(*a, **k))
     accelerator, rows = make_accelerator("fp32", context.base.device), context.speech.rows("test")[:2]
     for forced in (True, False):
-        decoding = decoding_of(context, TrialConfig(method="none", forced_language=forced))
-        assert len(transcribe(whisper, context.base, context.speech, rows, decoding, accelerator)) == 2
-    assert told == [["en", "en"], None]
-    assert decoding.described()["strategy"] == "greedy, language detected"
+        decoding = decoding_settings(context, TrialConfig(method="none", forced_language=forced))
+        assert len(Decoder(whisper, context.base, context.speech, decoding, accelerator).transcribe(rows)) == 2
+    assert languages == [["en", "en"], None]
+    assert decoding.describe()["strategy"] == "greedy, language detected"
 
 
 def test_only_what_the_limit_ended_is_cut(context):
     whisper, rows = context.base.model, context.speech.rows("test")
     accelerator = make_accelerator("fp32", context.base.device)
-    whole = transcribe(whisper, context.base, context.speech, rows, context.decoding, accelerator)
+    whole = Decoder(whisper, context.base, context.speech, context.decoding, accelerator).transcribe(rows)
     short = replace(context.decoding, max_new_tokens=5)
-    begun = transcribe(whisper, context.base, context.speech, rows, short, accelerator)
+    begun = Decoder(whisper, context.base, context.speech, short, accelerator).transcribe(rows)
     assert not any(found.cut for found in whole)
     assert any(found.cut for found in begun)
     changed = [one.hypothesis != other.hypothesis for one, other in zip(begun, whole, strict=True)]
     assert any(changed) and all(found.cut for found, new in zip(begun, changed, strict=True) if new)
 
 
-def conversation(context, config, folder, decide=lambda said: True, **judging):
-    """All that a trial says, and its result."""
+def yielded(context, config, folder, decide=lambda event: True, **judging):
+    """All that a trial yields, and its result."""
     folder.mkdir()
     order = Train(config=config, budget=BUDGET, seed=1, attempt=str(folder), judging=RungEvaluation(**judging))
-    trial, said, answer = run_trial(context, order), [], None
+    trial, events, answer = run_trial(context, order), [], None
     while True:
         try:
-            said.append(trial.send(answer))
+            events.append(trial.send(answer))
         except StopIteration as end:
-            return said, end.value.result
-        answer = decide(said[-1])
+            return events, end.value.result
+        answer = decide(events[-1])
 
 
 def test_utterances_are_evaluated_in_chunks_of_one_order_and_scored_as_a_whole(context, lora, alone, tmp_path):
-    said, result = conversation(context, lora, tmp_path / "t", chunk=5, seed=3)
-    assert [len(answer.errors) for answer in said] == [5, 10, 12] * 2
+    events, result = yielded(context, lora, tmp_path / "t", chunk=5, seed=3)
+    assert [len(answer.errors) for answer in events] == [5, 10, 12] * 2
     assert [r["scores"]["wer"] for r in alone] == [r.scores.wer for r in result.rungs]
-    first, whole = said[3].errors, said[5].errors
+    first, whole = events[3].errors, events[5].errors
     assert whole[:5] == first and sum(whole) / result.rungs[1].scores.reference_words == result.rungs[1].scores.wer
     ids = [t.id for t in read_transcripts(tmp_path / "t" / "transcripts.jsonl")]
     assert ids == [context.speech.utterances[row].id for row in context.speech.rows("validation")]
 
 
 def test_an_evaluation_that_is_broken_off_ends_the_trial(context, lora, tmp_path):
-    said, result = conversation(context, lora, tmp_path / "t", lambda told: len(told.errors) < 8, chunk=4)
-    assert (result.state, result.reason) == ("pruned", "lost after 8 utterances of rung 0")
-    assert len(said) == 2 and result.rungs[0].scores.utterances == 8
+    events, result = yielded(context, lora, tmp_path / "t", lambda event: len(event.errors) < 8, chunk=4)
+    assert (result.state, result.reason) == ("pruned", "stopped after 8 utterances of rung 0")
+    assert len(events) == 2 and result.rungs[0].scores.utterances == 8
 
 
 def test_rungs_before_the_last_are_judged_on_a_subset_or_on_the_loss(context, lora, alone, tmp_path):
-    _, part = conversation(context, lora, tmp_path / "part", rung_utterances=4)
+    _, part = yielded(context, lora, tmp_path / "part", rung_utterances=4)
     assert [rung.scores.utterances for rung in part.rungs] == [4, 12]
     assert part.rungs[1].scores.model_dump() == alone[1]["scores"]
-    said, loss = conversation(context, lora, tmp_path / "loss", judge="loss")
-    assert loss.rungs[0].scores is None and said[0].errors == ()
+    events, loss = yielded(context, lora, tmp_path / "loss", judge="loss")
+    assert loss.rungs[0].scores is None and events[0].errors == ()
     assert [rung.loss for rung in loss.rungs] == [rung["loss"] for rung in alone]
     assert loss.rungs[1].scores.model_dump() == alone[1]["scores"]

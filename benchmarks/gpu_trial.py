@@ -27,11 +27,11 @@ from harness.hardware.clock import Clock
 from harness.hardware.matmul_rate import matmul_rate
 from harness.hardware.memory import PeakMemory, is_out_of_memory
 from harness.model.base import Base, load_base
-from harness.model.flops import training_flops
 from harness.model.methods import attach, detach
 from harness.model.optimizers import eight_bit_share, make_optimizer, make_scheduler
-from harness.model.parameters import OFFICIAL, POSITIONS_PER_SECOND, Dimensions
 from harness.model.trial_settings import apply_trial_settings
+from harness.model_size.flops import training_flops
+from harness.model_size.parameters import OFFICIAL, POSITIONS_PER_SECOND, Dimensions
 from harness.spec.budget import Budget
 from harness.spec.trial import TrialConfig
 from harness.training.context import make_accelerator

@@ -29,7 +29,7 @@ from harness.model.base import Base, load_base
 from harness.model.batched_lora import PackedModel, make_view
 from harness.model.methods import attach
 from harness.model.optimizers import make_optimizer, make_scheduler
-from harness.model.parameters import OFFICIAL, Dimensions, dimensions
+from harness.model_size.parameters import OFFICIAL, Dimensions, dimensions
 from harness.spec.budget import Budget
 from harness.spec.messages import Finished
 from harness.spec.result import TrialResult

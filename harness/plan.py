@@ -12,7 +12,7 @@ import platformdirs
 
 from harness import catalog
 from harness.errors import UserError
-from harness.model.parameters import Dimensions, dimensions
+from harness.model_size.parameters import Dimensions, dimensions
 from harness.records.files import write_json
 from harness.records.study_folder import StudyFolder
 from harness.spec.messages import Open

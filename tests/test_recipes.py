@@ -7,7 +7,7 @@ import pytest
 
 import run_sweep
 from harness import catalog
-from harness.model.parameters import count, dimensions
+from harness.model_size.parameters import count, dimensions
 from harness.spec.budget import Budget
 from harness.spec.published import Published
 from harness.spec.recipe import Recipe

@@ -10,7 +10,7 @@ from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, Wh
 
 from harness.catalog import model_location
 from harness.errors import UserError, nearest
-from harness.model.parameters import OFFICIAL
+from harness.model_size.parameters import OFFICIAL
 from harness.spec.trial import BaseWeights
 
 HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -17,8 +17,8 @@ from torch import Tensor
 from harness.data.batches import chunks
 from harness.data.store.prepare import Speech
 from harness.model.base import HALF_DTYPES, Base
-from harness.model.parameters import POSITIONS_PER_SECOND, dimensions_of, frozen_layers
 from harness.model.split_encoder import run_first_layers
+from harness.model_size.parameters import POSITIONS_PER_SECOND, dimensions_of, frozen_layers
 from harness.spec.trial import Precision, TrialConfig
 
 VERSION = 1  # of the stored states: increase it when they change for the same input

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from harness.model.base import Base
-from harness.model.parameters import POSITIONS_PER_SECOND
+from harness.model_size.parameters import POSITIONS_PER_SECOND
 from harness.spec.trial import TrialConfig
 
 CONFIG_FIELDS = (

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.errors import UserError
-from harness.model.parameters import count, dimensions
+from harness.model_size.parameters import count, dimensions
 from harness.orchestration.display import ProgressDisplay, print_data, settings
 from harness.orchestration.startup import alone, first_trainer
 from harness.orchestration.summary import summary

@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from harness.errors import UserError
 from harness.hardware.gpus import gpus
-from harness.model.flops import training_flops
-from harness.model.parameters import Dimensions, dimensions, frozen_layers
+from harness.model_size.flops import training_flops
+from harness.model_size.parameters import Dimensions, dimensions, frozen_layers
 from harness.orchestration.preflight import heaviest
 from harness.plan import Plan
 from harness.spec import packing

@@ -1,6 +1,6 @@
 """Which limits a trial kept: what Optuna is told of them, and what is made of a trial that broke one."""
 
-from harness.model.parameters import Dimensions, count
+from harness.model_size.parameters import Dimensions, count
 from harness.spec.limits import Limits, Objective
 from harness.spec.result import OUT_OF_MEMORY, Record, Rung
 from harness.spec.trial import TrialConfig

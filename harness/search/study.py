@@ -9,7 +9,7 @@ from typing import Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.model.parameters import Dimensions, count
+from harness.model_size.parameters import Dimensions, count
 from harness.records.study_folder import StudyFolder, has_rungs, store
 from harness.search.constraints import constraints, infeasible_before_training, measured
 from harness.search.finite_space import Left, WithoutRepeats, configurations, untried

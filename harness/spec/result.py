@@ -89,7 +89,7 @@ class Cost(Spec):
     )
     train_joules: float | None = Field(None, description="energy of the GPU while training, where NVML counts it")
     evaluation_joules: float | None = None
-    train_flops: float | None = Field(None, description="model FLOPs of the training, by harness.model.flops")
+    train_flops: float | None = Field(None, description="model FLOPs of the training, by harness.model_size.flops")
     matmul_rate: float | None = Field(
         None, description="FLOP/s of large matrix products on this machine in the trial's precision, measured once"
     )

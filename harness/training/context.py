@@ -15,7 +15,7 @@ from harness.evaluation.decoding import DecodingSettings
 from harness.evaluation.metrics import score, word_errors
 from harness.model.base import Base, load_base
 from harness.model.encoder_cache import EncoderStateCache
-from harness.model.parameters import Dimensions, dimensions_of
+from harness.model_size.parameters import Dimensions, dimensions_of
 from harness.spec.result import Scores, Transcript
 from harness.spec.task import Task
 from harness.spec.techniques import STANDARD, Technique

@@ -7,8 +7,8 @@ from harness.hardware.clock import Clock
 from harness.hardware.matmul_rate import cached_matmul_rate
 from harness.hardware.memory import PeakMemory
 from harness.hardware.processes import world_size
-from harness.model.flops import training_flops
-from harness.model.parameters import dimensions_of
+from harness.model_size.flops import training_flops
+from harness.model_size.parameters import dimensions_of
 from harness.spec.result import Cost, Rung
 from harness.spec.trial import TrialConfig
 from harness.training.context import TrainerContext

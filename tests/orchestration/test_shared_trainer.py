@@ -9,7 +9,7 @@ import pytest
 import run_sweep
 from harness.errors import UserError
 from harness.hardware.gpus import gpus
-from harness.model.parameters import OFFICIAL
+from harness.model_size.parameters import OFFICIAL
 from harness.orchestration import pack_size as packing
 from harness.orchestration.commands import compute_options
 from harness.orchestration.shared_trainer import PackGate, SharedTrainer

@@ -8,7 +8,7 @@ from examples import record, rung
 
 from harness import catalog
 from harness.errors import UserError
-from harness.model.parameters import count, dimensions
+from harness.model_size.parameters import count, dimensions
 from harness.records.study_folder import StudyFolder
 from harness.search.best_trials import best, pareto, ranked
 from harness.search.constraints import constraints, exceeds_limit, judged

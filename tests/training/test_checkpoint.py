@@ -7,7 +7,7 @@ import pytest
 import torch
 from trials import FULL, LORA, seen
 
-from harness.model.parameters import count, dimensions_of
+from harness.model_size.parameters import count, dimensions_of
 from harness.spec.budget import Budget
 from harness.spec.messages import Train
 from harness.spec.trial import TrialConfig

@@ -14,7 +14,7 @@ from harness.evaluation.decoding import Decoder, halve_on_out_of_memory
 from harness.model import encoder_cache as encoder_states
 from harness.model.base import load_base
 from harness.model.encoder_cache import EncoderStateCache
-from harness.model.parameters import OFFICIAL
+from harness.model_size.parameters import OFFICIAL
 from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
 from harness.spec.techniques import STANDARD

@@ -7,10 +7,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from trials import FULL, LORA
 
-from harness.model.flops import training_flops
 from harness.model.loss import token_loss
 from harness.model.methods import attach, detach
-from harness.model.parameters import OFFICIAL, dimensions_of
+from harness.model_size.flops import training_flops
+from harness.model_size.parameters import OFFICIAL, dimensions_of
 from harness.spec.trial import TrialConfig
 
 QV = LORA | {"target_modules": ("q_proj", "v_proj"), "r": 16}

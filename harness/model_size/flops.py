@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harness.model.parameters import POSITIONS_PER_SECOND, Dimensions, adapted_projections, frozen_layers
+from harness.model_size.parameters import POSITIONS_PER_SECOND, Dimensions, adapted_projections, frozen_layers
 from harness.spec.trial import TrialConfig
 
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from harness.errors import UserError
-from harness.model.parameters import OFFICIAL, Dimensions, base_parameters, count, dimensions
+from harness.model_size.parameters import OFFICIAL, Dimensions, base_parameters, count, dimensions
 from harness.spec.trial import TrialConfig
 
 ALL = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")

@@ -1,0 +1,1 @@
+"""Count parameters and training FLOPs of a Whisper model by formula: no weights, no network, no torch."""

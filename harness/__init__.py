@@ -1,3 +1,3 @@
 """Which way of fine-tuning Whisper on my speech is best, at what cost, and am I sure?"""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

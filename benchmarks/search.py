@@ -25,8 +25,8 @@ import optuna
 
 from benchmarks.record_curves import read
 from harness.search.finite_space import Left, WithoutRepeats, by_settings, untried
-from harness.search.pruning_rules import wilcoxon_rejects
-from harness.search.samplers import fresh_seed, make_pruner, rung_step
+from harness.search.pruners import make_pruner, rung_step, wilcoxon_rejects
+from harness.search.samplers import fresh_seed
 from harness.spec.space import Pruner
 
 SEEDS, NEAR, MOST = 20, 0.005, 100  # MOST: proposals after which a search is given up

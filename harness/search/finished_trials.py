@@ -3,7 +3,7 @@
 from harness.records.study_folder import read_errors, read_record
 from harness.search.best_trials import best, ranked
 from harness.search.constraints import exceeds_limit
-from harness.search.pruning_rules import is_dominated, wilcoxon_rejects
+from harness.search.pruners import is_dominated, wilcoxon_rejects
 from harness.search.study import Study
 from harness.spec.messages import Partial
 from harness.spec.result import Record, Rung

@@ -11,7 +11,9 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from harness.search.samplers import IndependentSampler, grid_points, plain
+from harness.search.grid import grid_points
+from harness.search.samplers import IndependentSampler
+from harness.search.sampling import optuna_choice
 from harness.spec.space import Distribution, Sampler, SearchSpace, is_integer
 
 MOST = 5_000  # configurations above which a space counts as endless
@@ -29,7 +31,7 @@ def configurations(space: SearchSpace) -> Left | None:
     if len(known) < len(axes) or math.prod(map(len, known)) > MOST or space.sampler.name in POPULATIONS:
         return None
     joined = (space.joined(dict(zip(names, values, strict=True))) for values in itertools.product(*known))
-    return by_settings({name: plain(each[name]) for name in names if name in each} for each in joined)
+    return by_settings({name: optuna_choice(each[name]) for name in names if name in each} for each in joined)
 
 
 def by_settings(found: Iterable[Settings]) -> Left:

@@ -1,15 +1,13 @@
-"""Optuna's samplers and pruners for a space, each trial's sampler seeded anew."""
+"""Make the Optuna sampler of a search space; each trial's sampler gets its own seed."""
 
 import hashlib
-import itertools
 import json
 import os
 import subprocess
 import sys
 import warnings
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.samplers import BaseSampler
@@ -17,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.catalog import ROOT
 from harness.errors import UserError
-from harness.spec.space import Distribution, Pruner, SearchSpace, is_integer
+from harness.search.grid import grid, grid_size
+from harness.spec.space import SearchSpace
 
 
 def fresh_seed(seed: int, number: int) -> int:
@@ -86,43 +85,6 @@ class ProposalSampler(IndependentSampler):
         return self._otherwise.sample_independent(study, trial, param_name, param_distribution)
 
 
-def grid_points(name: str, dimension: Distribution, points: int) -> list[Any]:
-    """What a grid tries of a dimension: each choice, each step, or `points` from end to end (evenly in the log)."""
-    if dimension.choices is not None:
-        return [plain(choice) for choice in dimension.choices]
-    assert dimension.low is not None and dimension.high is not None
-    if dimension.step is not None:
-        found = np.arange(dimension.low, dimension.high + dimension.step / 2, dimension.step)
-    elif dimension.log:
-        found = np.geomspace(dimension.low, dimension.high, points)
-    else:
-        found = np.linspace(dimension.low, dimension.high, points)
-    if is_integer(name):
-        return sorted({round(value) for value in found.tolist()})
-    return [min(max(value, dimension.low), dimension.high) for value in found.tolist()]
-
-
-def grid_size(space: SearchSpace) -> int:
-    """How many points the space's grid has."""
-    sizes = [len(grid_points(name, held, space.sampler.grid_points)) for name, held in space.sampled.items()]
-    return int(np.prod(sizes))
-
-
-def grid(space: SearchSpace, seed: int) -> list[dict[str, Any]]:
-    """Every point once, in an order that the seed shuffles."""
-    axes = {name: grid_points(name, held, space.sampler.grid_points) for name, held in space.sampled.items()}
-    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    return [points[place] for place in np.random.default_rng(seed).permutation(len(points))]
-
-
-def plain(choice: object) -> bool | int | float | str | None:
-    """A choice as Optuna stores it: the members of a list joined by a plus."""
-    if isinstance(choice, tuple | list):
-        return "+".join(str(part) for part in choice)
-    assert choice is None or isinstance(choice, bool | int | float | str)
-    return choice
-
-
 def _ended(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
@@ -155,54 +117,3 @@ def ask_gp(space: SearchSpace, study: optuna.Study, seed: int) -> dict[str, Any]
         raise UserError(f"the gp sampler's process failed: {last}; another sampler is named with --sampler")
     proposed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return proposed
-
-
-class WithoutRetries:
-    """A study without the attempts that failed, whose values would compete beside those of their retries."""
-
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def get_trials(self, *arguments: Any, **named: Any) -> list[FrozenTrial]:
-        """All trials but the failed ones."""
-        return [t for t in self._study.get_trials(*arguments, **named) if t.state != TrialState.FAIL]
-
-
-class SuccessiveHalving(optuna.pruners.SuccessiveHalvingPruner):
-    """ASHA among the trials that stand: a kill must not change who is promoted."""
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether to stop the trial at the rung that it has just reported."""
-        return super().prune(cast(optuna.Study, WithoutRetries(study)), trial)
-
-
-class Hyperband(optuna.pruners.HyperbandPruner):
-    """Hyperband, likewise."""
-
-    def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
-        return cast(optuna.Study, WithoutRetries(super()._create_bracket_study(study, bracket_id)))
-
-
-def make_pruner(pruner: Pruner, rungs: int) -> optuna.pruners.BasePruner:
-    """Optuna's part of pruning; values are reported at `rung_step`. Wilcoxon's test is the supervisor's own."""
-    factor = pruner.reduction_factor
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if pruner.name == "hyperband":
-            return Hyperband(min_resource=1, max_resource=factor ** max(1, rungs - 1), reduction_factor=factor)
-        median = optuna.pruners.MedianPruner(n_startup_trials=pruner.n_startup_trials)
-        if pruner.name == "median":
-            return median
-        if pruner.name == "patient":
-            return optuna.pruners.PatientPruner(median, patience=pruner.patience)
-    if pruner.name == "successive_halving":
-        return SuccessiveHalving(min_resource=1, reduction_factor=factor, min_early_stopping_rate=0)
-    return optuna.pruners.NopPruner()
-
-
-def rung_step(pruner: Pruner, index: int) -> int:
-    """The step under which rung `index` is reported: where successive halving has that rung, whatever its budget."""
-    return int(pruner.reduction_factor**index)

@@ -13,7 +13,8 @@ from harness.model_size.parameters import Dimensions, count
 from harness.records.study_folder import StudyFolder, has_rungs, store
 from harness.search.constraints import constraints, infeasible_before_training, measured
 from harness.search.finite_space import Left, WithoutRepeats, configurations, untried
-from harness.search.samplers import fresh_seed, make_pruner, make_sampler, rung_step
+from harness.search.pruners import make_pruner, rung_step
+from harness.search.samplers import fresh_seed, make_sampler
 from harness.search.sampling import configuration
 from harness.search.storage import Database
 from harness.spec.result import Record, Rung, State

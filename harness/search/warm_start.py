@@ -6,7 +6,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.plan import Plan
 from harness.records.study_folder import open_study
-from harness.search.samplers import plain
+from harness.search.sampling import optuna_choice
 from harness.search.study import Study
 from harness.spec.space import Distribution, SearchSpace
 from harness.spec.trial import TrialConfig, applies
@@ -66,7 +66,7 @@ def fit_to_space(space: SearchSpace, config: TrialConfig) -> tuple[dict[str, Any
         if value is None or not _within(space.sampled[name], value):
             left_out.append(f"{name} {_shown(value)}")
         else:
-            params[name] = plain(value)
+            params[name] = optuna_choice(value)
     return params, left_out
 
 
@@ -79,7 +79,7 @@ def _value(config: TrialConfig, name: str) -> Any:
 
 def _within(dimension: Distribution, value: Any) -> bool:
     if dimension.choices is not None:
-        return plain(value) in [plain(choice) for choice in dimension.choices]
+        return optuna_choice(value) in [optuna_choice(choice) for choice in dimension.choices]
     assert dimension.low is not None and dimension.high is not None
     if not isinstance(value, int | float) or not dimension.low <= value <= dimension.high:
         return False
@@ -89,5 +89,5 @@ def _within(dimension: Distribution, value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping | tuple | list):
-        return str(plain(value))
+        return str(optuna_choice(value))
     return "unset" if value is None else f"{value}"

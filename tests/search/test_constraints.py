@@ -12,7 +12,7 @@ from harness.model_size.parameters import count, dimensions
 from harness.records.study_folder import StudyFolder
 from harness.search.best_trials import best, pareto, ranked
 from harness.search.constraints import constraints, exceeds_limit, judged
-from harness.search.pruning_rules import is_dominated, wilcoxon_rejects
+from harness.search.pruners import is_dominated, wilcoxon_rejects
 from harness.search.study import PENALTY, Study
 from harness.spec.budget import Budget
 from harness.spec.limits import Limits

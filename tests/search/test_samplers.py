@@ -6,7 +6,9 @@ import optuna
 import pytest
 
 from harness.errors import UserError
-from harness.search.samplers import grid, grid_size, make_pruner, make_sampler, rung_step
+from harness.search.grid import grid, grid_size
+from harness.search.pruners import make_pruner, rung_step
+from harness.search.samplers import make_sampler
 from harness.search.sampling import configuration
 from harness.spec.space import Pruner, SearchSpace
 

@@ -1,0 +1,119 @@
+"""Decide at a rung whether a trial is pruned: Optuna's pruners, and two rules that Optuna does not have.
+
+Optuna's pruners compare rung values. `wilcoxon_rejects` compares errors per utterance, and `is_dominated` serves
+studies with several objectives, in which Optuna cannot prune.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.search.constraints import measured
+from harness.spec.limits import Objective
+from harness.spec.result import Record, Rung
+from harness.spec.space import Pruner
+
+
+class WithoutRetries:
+    """A study without the attempts that failed, whose values would compete beside those of their retries."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def get_trials(self, *arguments: Any, **named: Any) -> list[FrozenTrial]:
+        """All trials but the failed ones."""
+        return [t for t in self._study.get_trials(*arguments, **named) if t.state != TrialState.FAIL]
+
+
+class SuccessiveHalving(optuna.pruners.SuccessiveHalvingPruner):
+    """ASHA among the trials that stand: a kill must not change who is promoted."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether to stop the trial at the rung that it has just reported."""
+        return super().prune(cast(optuna.Study, WithoutRetries(study)), trial)
+
+
+class Hyperband(optuna.pruners.HyperbandPruner):
+    """Hyperband, likewise."""
+
+    def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
+        return cast(optuna.Study, WithoutRetries(super()._create_bracket_study(study, bracket_id)))
+
+
+def make_pruner(pruner: Pruner, rungs: int) -> optuna.pruners.BasePruner:
+    """Optuna's part of pruning; values are reported at `rung_step`. Wilcoxon's test is the supervisor's own."""
+    factor = pruner.reduction_factor
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if pruner.name == "hyperband":
+            return Hyperband(min_resource=1, max_resource=factor ** max(1, rungs - 1), reduction_factor=factor)
+        median = optuna.pruners.MedianPruner(n_startup_trials=pruner.n_startup_trials)
+        if pruner.name == "median":
+            return median
+        if pruner.name == "patient":
+            return optuna.pruners.PatientPruner(median, patience=pruner.patience)
+    if pruner.name == "successive_halving":
+        return SuccessiveHalving(min_resource=1, reduction_factor=factor, min_early_stopping_rate=0)
+    return optuna.pruners.NopPruner()
+
+
+def rung_step(pruner: Pruner, index: int) -> int:
+    """The step under which rung `index` is reported: where successive halving has that rung, whatever its budget."""
+    return int(pruner.reduction_factor**index)
+
+
+FEWEST = 6  # utterances with unequal errors below which the test can hardly reject (2^-6 = .016, one-sided)
+
+
+def wilcoxon_rejects(errors: Sequence[int], best: Sequence[int], p_threshold: float) -> bool:
+    """Whether a trial makes more errors than the best one did at the same rung, on the utterances seen so far.
+
+    Wilcoxon's signed-rank test on paired errors of utterances in the study's one order, one-sided, ties left out
+    (scipy.stats.wilcoxon, zero_method wilcox). Several looks at one evaluation make it reject more often than
+    p_threshold says: a rule for spending, no claim.
+    """
+    from scipy.stats import wilcoxon  # 60 MB and most of a second, for this rule alone
+
+    seen = min(len(errors), len(best))
+    difference = np.asarray(errors[:seen]) - np.asarray(best[:seen])
+    if np.count_nonzero(difference) < FEWEST or difference.sum() <= 0:
+        return False
+    return bool(wilcoxon(difference, alternative="greater", method="asymptotic").pvalue < p_threshold)
+
+
+def is_dominated(
+    rung: Rung,
+    fraction: float,
+    finished: Sequence[Record],
+    objectives: Sequence[Objective],
+    margin: float,
+    trainable: float,
+) -> bool:
+    """Whether a finished trial was better at this rung by a margin of WER, and no worse in any other objective.
+
+    Optuna has no pruning under several objectives. The rung lies at `fraction` of the budget, to whose end training
+    time is projected.
+    """
+    if rung.scores is None:
+        return False
+    now: dict[Objective, float] = {
+        "vram": float(rung.peak_memory_bytes or 0),
+        "train_time": rung.train_seconds / fraction,
+        "trainable": trainable,
+    }
+    others = [name for name in objectives if name != "wer"]
+    for record in finished:
+        there = next((r for r in record.rungs if r.index == rung.index and r.scores), None)
+        if there is None or there.scores is None or there.scores.wer + margin >= rung.scores.wer:
+            continue
+        values = [(measured(record, name), now[name]) for name in others]
+        if all(value is not None and value <= current for value, current in values):
+            return True
+    return False

@@ -1,1 +1,4 @@
-"""What the machine is and does: GPUs, clocks, memory, its matmul rate, processes. Nothing of models or studies."""
+"""Measure and describe the machine: GPUs, clocks, energy, memory, its matmul rate, processes.
+
+What holds for any program on the machine belongs here. Models, studies and records do not.
+"""

@@ -1,4 +1,8 @@
-"""The resident Whisper: loaded once, adapted for a trial, and put back exactly as it was."""
+"""The Whisper base model: loaded once, adapted for a trial, and restored bit for bit afterwards.
+
+Fine-tuning methods, optimizers, batched LoRA, the loss and the encoder-state cache belong here. No other package
+imports PEFT or bitsandbytes. The training loop, decoding and error rates do not belong here.
+"""
 
 import os
 from importlib import import_module

@@ -1,1 +1,5 @@
-"""Run folders on disk, which are the truth, and their MLflow mirror."""
+"""Study folders on disk, and their MLflow mirror.
+
+Everything that reads or writes the files of a study belongs here; result.json is the authoritative record of a run.
+Only `mlflow_mirror` imports MLflow. How a run is trained, chosen or scored does not belong here.
+"""

@@ -1,1 +1,5 @@
-"""Frozen, validated types: what a study is, what a trial is, and what the two processes say to each other."""
+"""Frozen, validated types: search space, task, recipe, trial configuration, record, and messages between processes.
+
+A new setting, field or message starts here, with its validation and its description for the reference pages. What needs
+data, a model, Optuna or the network does not belong here.
+"""

@@ -1,4 +1,8 @@
-"""The sources of a task -> utterances, each with a path in a local folder."""
+"""Read the sources of a task into utterances, each with a path in a local folder.
+
+One reader per kind of source belongs here, and the checks that all sources share (`rows`). Audio is not decoded here,
+and splits are not drawn: see `data.audio` and `data.splits`.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

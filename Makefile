@@ -2,7 +2,9 @@ PYTHON ?= python3
 STUDY ?= demo
 PORT ?= 5000
 BIN := .venv/bin
-FAST := tests/spec tests/model_size tests/evaluation tests/records tests/docs tests/test_command_line.py
+# Tests that start no sweep, train nothing and create no MLflow database.
+FAST := tests/spec tests/model_size tests/evaluation tests/docs tests/test_command_line.py tests/records/test_study_folder.py \
+	tests/compare/test_alignment.py tests/compare/test_statistics.py tests/data/test_splits.py
 export MLFLOW_DISABLE_TELEMETRY = true
 
 .PHONY: help demo test test-fast lint typecheck docs ui clean

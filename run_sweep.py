@@ -15,7 +15,7 @@ from harness.command_line import (
     setting,
     whole,
 )
-from harness.errors import reported
+from harness.errors import run_command
 from harness.spec.techniques import STANDARD
 
 SAMPLERS = ("tpe", "random", "grid", "gp", "cmaes", "nsga2")
@@ -239,18 +239,18 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         from harness.orchestration.listing import print_names
 
-        return reported(lambda: print_names(options.results))
+        return run_command(lambda: print_names(options.results))
     if options.status is not None:
         from harness.orchestration.commands import status
 
-        return reported(lambda: status(options))
+        return run_command(lambda: status(options))
     modes = [name for name in ("dry_run", "prepare_only", "preflight") if getattr(options, name)]
     if wrong := check(options, modes):
         command.error(wrong)
     from harness.orchestration import commands
 
     chosen = getattr(commands, modes[0] if modes else "sweep")
-    return reported(lambda: chosen(options))
+    return run_command(lambda: chosen(options))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from harness.errors import EXIT_USER_ERROR, reported
+from harness.errors import EXIT_USER_ERROR, run_command
 
 WIDTH = 78
 HELP_COLUMN = 27
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
 def run(parser: Parser, command: Callable[[argparse.Namespace], int], arguments: Sequence[str] | None) -> int:
     """Parse the arguments, run the command, and return its exit code."""
     options = parser.parse_args(arguments)
-    return reported(lambda: command(options))
+    return run_command(lambda: command(options))
 
 
 def whole(text: str) -> int:

@@ -146,7 +146,7 @@ def mirror(leaderboard: Leaderboard) -> None:
     """Log the comparison's files to the parent run of each study's MLflow experiment, if it has one."""
     for folder in leaderboard.studies:
         if (folder.path / "mlflow.db").is_file():
-            from harness.records.mlflow_mirror import log_comparison
+            from harness.records.mlflow_comparison import log_comparison
 
             metrics = {f"test_{leaderboard.judge.metric}/{row.system}": row.rate for row in leaderboard.rows}
             log_comparison(folder, leaderboard.folder, metrics if leaderboard.split == "test" else {})

@@ -165,7 +165,7 @@ class Cluster:
 
     def _tell(self) -> None:
         """Tell the watchers of records that have come."""
-        for folder, record in self.plan.folder.records(known=self._told):
+        for folder, record in self.plan.folder.records(skip=self._told):
             self._told.add(self.plan.folder.key(folder))
             run = Run.of(folder, record)
             for watcher in self.watchers:

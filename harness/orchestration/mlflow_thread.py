@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from harness.records.mlflow_mirror import MLflowMirror, open_database
+from harness.records.mlflow_database import open_database
+from harness.records.mlflow_mirror import MLflowMirror
 from harness.records.study_folder import Run, StudyFolder
 from harness.spec.result import Record, Rung
 

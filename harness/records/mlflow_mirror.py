@@ -1,34 +1,35 @@
-"""MLflow as a mirror of the records: it may fail, fall behind or be deleted, and catches up."""
+"""Mirror the records of a study in MLflow while a sweep runs.
+
+The records are authoritative. MLflow may fail, fall behind or be deleted; `MLflowMirror.catch_up` then brings it in
+line with them again.
+"""
 
 import json
-import os
-import re
 import shutil
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Container, Iterable
-from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else a dead server blocks each call for minutes
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-
-import mlflow.entities
-from filelock import FileLock
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-
+from harness.records.files import link_files
+from harness.records.mlflow_database import (  # before mlflow: sets its environment
+    create_tables,
+    database_lock,
+    database_path,
+    make_artifact_location_relative,
+)
 from harness.records.study_folder import Run, StudyFolder, is_searched
 from harness.spec.result import Record, Rung
 
+# isort: split
+import mlflow.entities
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
-# What the run table shows when it is opened by the address that `make ui` prints: MLflow's own format of a shared view.
+# Columns of the run table at the address that `make ui` prints, in MLflow's format of a shared view.
 COLUMNS = {
     "metrics": ("wer", "wer_raw", "cer", "loss", "train_seconds", "trainable_parameters"),
     "params": ("method", "r", "lora_alpha", "learning_rate", "target_modules"),
@@ -45,69 +46,92 @@ VIEW = {
     "selectedColumns": [f"{group}.`{name}`" for group, names in COLUMNS.items() for name in names],
 }
 
-Method = ParamSpec("Method")
+Parameters = ParamSpec("Parameters")
 
 
-def _never_stops_training(
-    call: Callable[Concatenate["MLflowMirror", Method], None],
-) -> Callable[Concatenate["MLflowMirror", Method], None]:
+def _never_raises(
+    call: Callable[Concatenate["MLflowMirror", Parameters], None],
+) -> Callable[Concatenate["MLflowMirror", Parameters], None]:
+    """Decorate a method so that an exception sets `behind` instead of being raised."""
+
     @wraps(call)
-    def guarded(self: "MLflowMirror", /, *arguments: Method.args, **named: Method.kwargs) -> None:
+    def guarded(self: "MLflowMirror", /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         try:
-            call(self, *arguments, **named)
-        except Exception as error:  # a mirror's trouble, whatever it is, must not cost a trial
+            call(self, *args, **kwargs)
+        except Exception as error:  # no MLflow error may cost a trial
             if not self.behind:
-                print(f"MLflow is behind ({error}); the records are safe, and it will catch up", file=sys.stderr)
+                print(f"MLflow is behind ({error}); the records are complete and it will catch up", file=sys.stderr)
             self.behind = True
-            self._rungs.clear()
+            self._logged_steps.clear()
             self.ended.clear()
 
     return guarded
 
 
 class MLflowMirror:
-    """A study in results/<study>/mlflow.db: a parent run, and a child for each record, found by the tag `record`.
+    """Mirror of one study in results/<study>/mlflow.db, or on a tracking server.
 
-    Artifacts lie in results/<study>/artifacts as hard links to the records' files. Their location is stored
-    relative to the study's folder, so that it can be moved; `make ui` starts the server there.
+    The study is a parent run; each record is a child run, identified by the tag `record`. Artifacts are hard links in
+    results/<study>/artifacts to the records' files. Their location is stored relative to the study's folder, so that
+    the folder can be moved; `make ui` starts the server there.
+
+    No method raises: an exception is printed once and sets `behind`.
+
+    | call | effect in MLflow |
+    |---|---|
+    | `begin` | opens a child run |
+    | `rung` | logs the metrics of one rung |
+    | `end` | completes a child run from its record |
+    | `catch_up` | brings all child runs in line with the records |
+    | `close` | ends the parent run |
+
+    Attributes:
+        behind: Whether a call failed since the last `catch_up`.
+        ended: Keys of the runs that are known to agree with their records; empty after an error.
     """
 
     def __init__(self, folder: StudyFolder, study: str, uri: str | None = None) -> None:
-        """Open the database in the study's folder, or a tracking server at `uri`; trouble leaves it `behind`."""
+        """Connect to the database in the study's folder, or to a tracking server.
+
+        Args:
+            folder: The study's folder.
+            study: Its name, which is that of the MLflow experiment.
+            uri: Address of a tracking server; None for the database in the folder.
+        """
         self.folder, self.study, self.uri, self.behind = folder, study, uri, False
-        self._runs: dict[str, str] = {}
-        # What this process knows to be in MLflow, so that it need not ask: nothing after trouble.
-        self._rungs: dict[str, set[int]] = {}  # of a run that it began: the steps logged
-        self.ended = set[str]()  # runs that agree with their records
-        self._found: dict[str, mlflow.entities.Run] = {}  # when it connected, for who comes first
+        self._runs: dict[str, str] = {}  # key of a record -> id of its run
+        # What this process knows to be in MLflow, which saves queries; cleared after an error.
+        self._logged_steps: dict[str, set[int]] = {}  # key of a run that this process began -> steps logged
+        self.ended = set[str]()
+        self._runs_at_connect: dict[str, mlflow.entities.Run] = {}  # saves the first `catch_up` a query
         self._connected = False
         self._try_to_connect()
 
-    @_never_stops_training
+    @_never_raises
     def _try_to_connect(self) -> None:
         self._connect()
 
     def _connect(self) -> None:
-        database = self.folder.path / "mlflow.db"
-        with FileLock(self.folder.path / "databases.lock"):  # processes that open a fresh one together collide
-            if self.uri is None and not database.exists():
-                _make_whole(database)
+        database = database_path(self.folder)
+        with database_lock(self.folder):
+            if self.uri is None:
+                create_tables(database)
             self._client = MlflowClient(tracking_uri=self.uri or f"sqlite:///{database}")
             experiment = self._client.get_experiment_by_name(self.study)
             self._experiment = experiment.experiment_id if experiment else self._create_experiment()
             if self.uri is None:
-                _make_relative(database, self._experiment)
-        self._found = self._search()
-        self._runs = {record: run.info.run_id for record, run in self._found.items()}
+                make_artifact_location_relative(database, self._experiment)
+        self._runs_at_connect = self._search_runs()
+        self._runs = {record: run.info.run_id for record, run in self._runs_at_connect.items()}
         if "study" not in self._runs:
             self._create("study", {"mlflow.runName": self.study, "kind": "study"})
         self._parent = self._runs["study"]
         self._client.update_run(self._parent, status="RUNNING")
         self._connected = True
 
-    def _search(self, which: str = "") -> dict[str, mlflow.entities.Run]:
-        """Runs by their record."""
-        runs = self._client.search_runs([self._experiment], filter_string=which, max_results=50_000)
+    def _search_runs(self, filter_string: str = "") -> dict[str, mlflow.entities.Run]:
+        """Return the runs of the study by the key of their record."""
+        runs = self._client.search_runs([self._experiment], filter_string=filter_string, max_results=50_000)
         return {run.data.tags.get("record", ""): run for run in runs}
 
     def _create_experiment(self) -> str:
@@ -121,49 +145,50 @@ class MLflowMirror:
         self._runs[key] = run_id
         return run_id
 
-    def _opened(self, run: Run) -> str:
-        """The id of a child run, created where it is missing; a crash may have left it without parameters."""
+    def _ensure_run(self, run: Run) -> str:
+        """Return the id of a child run; create it if missing, and log its parameters, which a crash may have lost."""
         key = self.folder.key(run.folder)
         if key not in self._runs:
             self._create(key, {"mlflow.runName": run.name, "mlflow.parentRunId": self._parent, "kind": run.kind})
-        params = [Param(k, _shown(v)) for k, v in {**run.config.settings(), "seed": run.seed}.items()]
+        params = [Param(k, _param_value(v)) for k, v in {**run.config.settings(), "seed": run.seed}.items()]
         self._client.log_batch(self._runs[key], params=params)
         return self._runs[key]
 
-    @_never_stops_training
+    @_never_raises
     def begin(self, run: Run) -> None:
-        """Open a child run."""
+        """Open the child run of a run that starts."""
         key = self.folder.key(run.folder)
-        known = key in self._runs
+        exists = key in self._runs
         self.ended.discard(key)
-        run_id = self._opened(run)
-        if known:
+        run_id = self._ensure_run(run)
+        if exists:
             self._client.update_run(run_id, status="RUNNING")
-        else:  # a run begins as running, and nothing is logged in it
-            self._rungs[key] = set()
+        else:  # a new run has the status RUNNING, and nothing is logged in it
+            self._logged_steps[key] = set()
 
-    @_never_stops_training
+    @_never_raises
     def rung(self, run: Run, rung: Rung) -> None:
-        """Log one evaluation."""
+        """Log the metrics of one rung."""
         key = self.folder.key(run.folder)
-        self._client.log_batch(self._runs.get(key) or self._opened(run), metrics=_rung_metrics(rung))
-        self._rungs.get(key, set()).add(rung.step)
+        self._client.log_batch(self._runs.get(key) or self._ensure_run(run), metrics=_rung_metrics(rung))
+        self._logged_steps.get(key, set()).add(rung.step)
 
-    @_never_stops_training
+    @_never_raises
     def end(self, run: Run, record: Record) -> None:
-        """Complete a child run from its record: metrics, tags, artifacts, status."""
+        """Complete a child run from its record: missing metrics, tags, artifacts, status."""
         key = self.folder.key(run.folder)
-        seen, run_id = self._rungs.pop(key, None), self._runs.get(key, "")
+        logged_steps, run_id = self._logged_steps.pop(key, None), self._runs.get(key, "")
         logged: Container[str] = ()
-        if seen is None:
-            run_id = self._opened(run)
-            seen = {point.step for point in self._client.get_metric_history(run_id, "loss")}
+        if logged_steps is None:
+            run_id = self._ensure_run(run)
+            logged_steps = {point.step for point in self._client.get_metric_history(run_id, "loss")}
             logged = self._client.get_run(run_id).data.metrics
-        metrics = [metric for rung in record.rungs if rung.step not in seen for metric in _rung_metrics(rung)]
+        rungs = (rung for rung in record.rungs if rung.step not in logged_steps)
+        metrics = [metric for rung in rungs for metric in _rung_metrics(rung)]
         if record.cost is not None:
-            last = record.cost.steps
+            last_step = record.cost.steps
             numbers = {k: v for k, v in record.cost.model_dump().items() if isinstance(v, int | float)}
-            metrics += [Metric(name, value, _now(), last) for name, value in numbers.items() if name not in logged]
+            metrics += [Metric(name, value, _now(), last_step) for name, value in numbers.items() if name not in logged]
         tags = [
             RunTag("state", record.state),
             RunTag("reason", record.reason or ""),
@@ -175,43 +200,49 @@ class MLflowMirror:
         self.ended.add(key)
 
     def _attach(self, run: Run, run_id: str) -> None:
-        """A record's files; of a search's trials not the weights, for those of most are removed again."""
+        """Attach a record's files; without the weights of searched trials, most of which are removed later."""
         skipped = ("checkpoint", "weights") if is_searched(run) else ("checkpoint",)
         files = [path for path in run.folder.rglob("*") if path.is_file()]
         files = [path for path in files if path.relative_to(run.folder).parts[0] not in skipped]
         if self.uri is None:
-            _link_files(files, run.folder, self._artifacts(run_id))
+            link_files(files, run.folder, self._artifacts(run_id))
             return
         for path in files:
-            place = path.relative_to(run.folder).parent.as_posix()
-            self._client.log_artifact(run_id, str(path), None if place == "." else place)
+            subfolder = path.relative_to(run.folder).parent.as_posix()
+            self._client.log_artifact(run_id, str(path), None if subfolder == "." else subfolder)
 
     def _artifacts(self, run_id: str) -> Path:
         return self.folder.path / "artifacts" / run_id / "artifacts"
 
-    @_never_stops_training
+    @_never_raises
     def catch_up(self, records: Iterable[tuple[Path, Record]]) -> None:
-        """Bring every child run in line with its record, and end those that have none; records in `ended` may lack."""
+        """Bring every child run in line with its record, and terminate running ones that have none.
+
+        Args:
+            records: Folder and record of the finished runs of the study; those whose key is in `ended` may be left out.
+        """
         if not self._connected:
             self._connect()
         self.behind = False
-        # A search takes seconds for thousands of runs. What runs and should not is all that is looked for once the
-        # rest agrees; a record that is not found is ended again, which changes nothing.
-        runs, self._found = self._found or self._search("attributes.status = 'RUNNING'" if self.ended else ""), {}
-        known = {self.folder.key(folder): (folder, record) for folder, record in records}
-        for key, (folder, record) in known.items():
+        # Searching takes seconds with thousands of runs. Once the rest agrees, it is enough to look for runs that are
+        # still marked as running; ending a run again, because it is not among those, changes nothing.
+        runs = self._runs_at_connect
+        runs = runs or self._search_runs("attributes.status = 'RUNNING'" if self.ended else "")
+        self._runs_at_connect = {}
+        recorded = {self.folder.key(folder): (folder, record) for folder, record in records}
+        for key, (folder, record) in recorded.items():
             if key not in runs or runs[key].info.status != STATUS[record.state]:
                 self.end(Run.of(folder, record), record)
             if self.behind:
                 return
             self.ended.add(key)
-        for name, run in runs.items():
-            if name != "study" and name not in known and name not in self.ended and run.info.status == "RUNNING":
+        for key, run in runs.items():
+            if key != "study" and key not in recorded and key not in self.ended and run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, status="KILLED")
 
-    @_never_stops_training
+    @_never_raises
     def close(self, best: Record | None) -> None:
-        """End the parent run."""
+        """End the parent run, with the error rate and weights of the best trial."""
         if best is not None and best.scores is not None:
             self._client.log_batch(self._parent, metrics=[Metric("best_wer", best.scores.wer, _now(), 0)])
             self._client.set_tag(self._parent, "best", best.name)
@@ -219,79 +250,18 @@ class MLflowMirror:
         self._client.set_terminated(self._parent, status="FINISHED")
 
     def _attach_weights(self, best: Path) -> None:
-        """The best trial's weights are at hand in MLflow, and only there: a link would keep others' on the disk."""
+        """Attach the best trial's weights only: links to other weights would keep deleted ones on the disk."""
         if self.uri is not None:
             return
         for key, run_id in self._runs.items():
             if key.startswith("trials/"):
                 shutil.rmtree(self._artifacts(run_id) / "weights", ignore_errors=True)
         files = [path for path in (best / "weights").rglob("*") if path.is_file()]
-        _link_files(files, best, self._artifacts(self._runs[self.folder.key(best)]))
-
-
-def open_database(folder: StudyFolder) -> None:
-    """Make a study's tables and load what reads them, seconds not to be waited for; of trouble `Mirror` will tell."""
-    with suppress(Exception), FileLock(folder.path / "databases.lock"):
-        database = folder.path / "mlflow.db"
-        if not database.exists():
-            _make_whole(database)
-        MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments(max_results=1)
-
-
-def _make_whole(database: Path) -> None:
-    """Make MLflow's tables beside their place and move them there: half a migration can be neither used nor gone on.
-
-    It takes seconds, in which a sweep may be killed.
-    """
-    making = database.with_suffix(".making")
-    for left in database.parent.glob(f"{making.name}*"):
-        left.unlink()
-    MlflowClient(tracking_uri=f"sqlite:///{making}").search_experiments()
-    os.replace(making, database)
-
-
-def _make_relative(database: Path, experiment: str) -> None:
-    """Store where artifacts lie relative to the study's folder; create_experiment makes it absolute."""
-    with sqlite3.connect(database, timeout=60) as connection:
-        connection.execute(
-            "UPDATE experiments SET artifact_location = 'artifacts' WHERE experiment_id = ?", (experiment,)
-        )
-    connection.close()
-
-
-def log_comparison(folder: StudyFolder, comparison: Path, metrics: dict[str, float]) -> None:
-    """Link a comparison's files into the study's parent run, and log each system's rate there.
-
-    The counts that comparisons are made from stay out. Trouble with MLflow is said, and costs nothing else.
-    """
-    try:
-        client = MlflowClient(tracking_uri=f"sqlite:///{folder.path / 'mlflow.db'}")
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        parents = client.search_runs(experiments, filter_string="tags.record = 'study'", max_results=1)
-        if not parents:
-            return
-        run = parents[0].info.run_id
-        allowed = re.compile(r"[^\w\-. :/]", re.ASCII)
-        client.log_batch(run, metrics=[Metric(allowed.sub("_", name), value, 0, 0) for name, value in metrics.items()])
-        files = (path for path in comparison.rglob("*") if path.is_file() and "counts" not in path.parts)
-        _link_files(files, comparison, folder.path / "artifacts" / run / "artifacts" / "comparison")
-    except Exception as error:  # a mirror's trouble, whatever it is, must not cost a comparison
-        print(f"MLflow could not take the comparison ({error}); its files are safe", file=sys.stderr)
-
-
-def _link_files(files: Iterable[Path], base: Path, target: Path) -> None:
-    """Hard links, or copies where the file system has none."""
-    for source in sorted(files):
-        link = target / source.relative_to(base)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        try:
-            os.link(source, link)
-        except OSError:
-            link.write_bytes(source.read_bytes())
+        link_files(files, best, self._artifacts(self._runs[self.folder.key(best)]))
 
 
 def _rung_metrics(rung: Rung) -> list[Metric]:
+    """Return the scores and losses of a rung that are not missing."""
     values: dict[str, Any] = {
         "wer": rung.scores and rung.scores.wer,
         "wer_raw": rung.scores and rung.scores.wer_raw,
@@ -303,8 +273,8 @@ def _rung_metrics(rung: Rung) -> list[Metric]:
 
 
 def _now() -> int:
-    return round(1000 * time.time())  # MLflow counts milliseconds
+    return round(1000 * time.time())  # MLflow stores milliseconds
 
 
-def _shown(value: Any) -> str:
+def _param_value(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

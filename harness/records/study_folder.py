@@ -1,4 +1,7 @@
-"""results/ on disk: the truth about every run. Files appear whole or not at all."""
+"""Read and write the folder of a study, results/<study>/, which holds the authoritative record of every run.
+
+Files appear complete or not at all. Nothing stored in the folder names a path outside it, so it can be moved.
+"""
 
 import json
 import os
@@ -19,73 +22,89 @@ from harness.spec.trial import TrialConfig
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """results/<study>/ and the places in it; nothing stored there names a path outside, so it can be moved."""
+    """Paths inside results/<study>/."""
 
     path: Path
 
     @property
     def manifest(self) -> Path:
-        """What the study is: space, task, model, budget."""
+        """study.json: the search space, task, model and budget of the study."""
         return self.path / "study.json"
 
     @property
     def comparison(self) -> Path:
-        """Where compare.py writes."""
+        """The folder that compare.py writes."""
         return self.path / "comparison"
 
     def trial(self, number: int) -> Path:
-        """The folder of a trial's record."""
+        """Return the folder of a trial's record."""
         return self.path / "trials" / str(number)
 
     def baseline(self, name: str, seed: int) -> Path:
-        """The folder of a baseline's record."""
+        """Return the folder of a baseline's record."""
         return self.path / "baselines" / name / str(seed)
 
     def tuning(self, baseline: str, number: int) -> Path:
-        """The folder of the record of a trial of a baseline's own search."""
+        """Return the folder of the record of one trial of a baseline's tuning."""
         return self.path / "tuning" / baseline / str(number)
 
     def replicate(self, first: Path, seed: int) -> Path:
-        """The folder of the record of a run with another seed; `first` is that of the run it repeats."""
-        return self.path / "replicates" / again_name(first) / str(seed)
+        """Return the folder of a replicate's record; `first` is the folder of the run that it repeats."""
+        return self.path / "replicates" / configuration_name(first) / str(seed)
 
     def fraction(self, trial: int, fraction: float, seed: int) -> Path:
-        """The folder of the record of a trial's settings on a part of the training speech."""
+        """Return the folder of the record of a trial's configuration trained on a fraction of the training data."""
         return self.path / "fractions" / f"{trial}-{fraction:g}" / str(seed)
 
     def refit(self, trial: int, seed: int) -> Path:
-        """The folder of the record of a trial's settings on train and validation."""
+        """Return the folder of the record of a trial's configuration trained on train and validation."""
         return self.path / "refit" / str(trial) / str(seed)
 
     def attempt(self) -> Path:
-        """A fresh folder for a trainer to write into; it becomes a record's folder when the run has ended."""
+        """Create a folder for a trainer to write into; `store` makes it the record's folder when the run has ended."""
         folder = self.path / "attempts" / uuid.uuid4().hex[:12]
         folder.mkdir(parents=True)
         return folder
 
-    def clear_attempts(self, spare: Iterable[str] = ()) -> None:
-        """Remove what interrupted runs left behind, but for the attempts named."""
+    def clear_attempts(self, keep: Iterable[str] = ()) -> None:
+        """Remove the folders of interrupted attempts, except those whose names are in `keep`."""
         for folder in (self.path / "attempts").glob("*"):
-            if folder.name not in spare:
+            if folder.name not in keep:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def key(self, folder: Path) -> str:
-        """A record's folder as it is named in the study: trials/3."""
+        """Return a record's folder relative to the study, such as "trials/3"."""
         return folder.relative_to(self.path).as_posix()
 
-    def records(self, known: Container[str] = ()) -> Iterator[tuple[Path, Record]]:
-        """All finished runs but those known by their key: baselines, trials by number, then what followed them."""
-        places = ("baselines/*/*", "tuning/*/*", "trials/*", "replicates/*/*", "fractions/*/*", "refit/*/*")
-        for place in places:
-            found = self.path.glob(f"{place}/result.json")
-            for path in sorted(found, key=lambda path: (path.parent.parent, int(path.parent.name))):
-                if self.key(path.parent) not in known:
+    def records(self, skip: Container[str] = ()) -> Iterator[tuple[Path, Record]]:
+        """Yield folder and record of the finished runs: baselines, their tuning, trials by number, follow-up runs.
+
+        Args:
+            skip: Keys (see `key`) of records to leave out.
+        """
+        patterns = ("baselines/*/*", "tuning/*/*", "trials/*", "replicates/*/*", "fractions/*/*", "refit/*/*")
+        for pattern in patterns:
+            paths = self.path.glob(f"{pattern}/result.json")
+            for path in sorted(paths, key=lambda path: (path.parent.parent, int(path.parent.name))):
+                if self.key(path.parent) not in skip:
                     yield path.parent, read_record(path.parent)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One thing to train: a trial, a baseline or a replicate, and the folder that its record will have."""
+    """One training, such as a trial, a baseline or a replicate.
+
+    Attributes:
+        kind: What it is.
+        name: Its name in tables.
+        config: The configuration to train.
+        seed: The seed of initialization, data order and dropout.
+        folder: The folder that its record will have.
+        number: Number of the trial that it is or repeats, if any.
+        notes: Remarks that are stored in the record.
+        budget: Budget of its own; None for that of the search space.
+        portion: The data to train on.
+    """
 
     kind: Kind
     name: str
@@ -94,30 +113,41 @@ class Run:
     folder: Path
     number: int | None = None
     notes: tuple[str, ...] = ()
-    budget: Budget | None = None  # unset: the space's; a recipe may have evaluations of its own
+    budget: Budget | None = None
     portion: DataSelection = WHOLE
 
     @classmethod
     def of(cls, folder: Path, record: Record) -> Self:
-        """The run that left a record."""
-        who = (record.kind, record.name, record.config, record.seed, folder, record.number)
-        return cls(*who, record.notes, record.budget, record.portion)
+        """Return the run that a record in `folder` belongs to."""
+        identity = (record.kind, record.name, record.config, record.seed, folder, record.number)
+        return cls(*identity, record.notes, record.budget, record.portion)
 
 
 def is_searched(run: Run | Record) -> bool:
-    """Whether a run is one of a search's, which keeps the weights of its best alone."""
+    """Whether a run is a trial of the study or of a baseline's tuning; only the best of these keep their weights."""
     return run.kind == "trial" or (run.kind == "recipe" and run.number is not None)
 
 
-def again_name(first: Path) -> str:
-    """What a run that is run again is called: a trial's number, a baseline's name, or tutorial-tuned-3."""
+def configuration_name(first: Path) -> str:
+    """Return the name of the folder of a configuration's replicates.
+
+    Args:
+        first: Folder of the run that the replicates repeat.
+
+    Returns:
+        A trial's number, a baseline's name, or a name such as "tutorial-tuned-3" for a trial of a baseline's tuning.
+    """
     if first.parent.name == "trials":
         return first.name
     return f"{first.parent.name}-tuned-{first.name}" if first.parts[-3] == "tuning" else first.parent.name
 
 
 def open_study(results: Path, name: str) -> StudyFolder:
-    """An existing study, or an error that names those there are."""
+    """Return an existing study.
+
+    Raises:
+        UserError: There is no such study; the message lists the existing ones.
+    """
     folder = StudyFolder(results / name)
     if not folder.manifest.is_file():
         raise UserError(f"there is no study {name!r} in {results}; {nearest(name, studies(results))}")
@@ -125,26 +155,31 @@ def open_study(results: Path, name: str) -> StudyFolder:
 
 
 def studies(results: Path) -> list[str]:
-    """The names of all studies in a results folder."""
+    """Return the names of all studies in a results folder."""
     return sorted(path.parent.name for path in results.glob("*/study.json"))
 
 
 def write_transcripts(path: Path, transcripts: Iterable[Transcript]) -> None:
-    """Write transcripts.jsonl as `write_text` does."""
+    """Write transcripts.jsonl atomically."""
     write_text(path, "".join(t.model_dump_json() + "\n" for t in transcripts))
 
 
 def read_transcripts(path: Path) -> list[Transcript]:
     """Read transcripts.jsonl."""
-    # Not splitlines(): it also cuts at U+2028 and its like, which JSON leaves unescaped inside a string.
+    # Not splitlines(): it also splits at U+2028 and similar characters, which JSON leaves unescaped in a string.
     lines = path.read_text(encoding="utf-8").split("\n")
     return [Transcript.model_validate_json(line) for line in lines if line]
 
 
 def store(attempt: Path, folder: Path, record: Record) -> None:
-    """Turn an attempt into a record: rename its folder, then write result.json, which makes it count.
+    """Turn an attempt into a record: rename its folder, then write result.json, which makes the record valid.
 
-    A folder without result.json is what a crash between the two left; it is replaced.
+    A folder without result.json comes from a crash between these two steps and is replaced.
+
+    Args:
+        attempt: The folder that the trainer wrote.
+        folder: The folder that the record gets.
+        record: The record.
     """
     if folder.exists():
         shutil.rmtree(folder)
@@ -155,12 +190,12 @@ def store(attempt: Path, folder: Path, record: Record) -> None:
 
 
 def has_rungs(checkpoint: Path) -> bool:
-    """Whether a checkpoint/ folder is one that a trial can go on from."""
+    """Whether a trial can be resumed from a checkpoint/ folder."""
     return (checkpoint / "rungs.json").is_file()
 
 
 def read_rungs(checkpoint: Path) -> list[Rung]:
-    """The rungs that a checkpoint/ folder was written after; none where there is no whole one."""
+    """Return the rungs that a checkpoint/ folder contains; empty if there is no complete checkpoint."""
     if not has_rungs(checkpoint):
         return []
     rungs = json.loads((checkpoint / "rungs.json").read_text(encoding="utf-8"))
@@ -168,7 +203,7 @@ def read_rungs(checkpoint: Path) -> list[Rung]:
 
 
 def is_stored(folder: Path) -> bool:
-    """Whether a run has ended and its record counts."""
+    """Whether a folder holds the record of a run that ended."""
     return (folder / "result.json").is_file()
 
 
@@ -184,7 +219,7 @@ def write_errors(folder: Path, errors: dict[int, tuple[int, ...]]) -> None:
 
 
 def read_errors(folder: Path) -> dict[int, tuple[int, ...]]:
-    """Read errors.json; empty where there is none."""
+    """Read errors.json; empty if the file is missing."""
     path = folder / "errors.json"
     if not path.is_file():
         return {}

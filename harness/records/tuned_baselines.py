@@ -1,4 +1,4 @@
-"""Baselines with a search of their own, as they are found in a study's records."""
+"""Find the tuned baselines in the records of a study."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,44 +9,49 @@ from harness.spec.result import Record
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """A baseline under the best settings of its own search; its completed runs, the best on validation first.
+class TunedBaseline:
+    """A baseline with the best configuration of its own search.
 
-    The recipe's own run, under its own settings, is the first trial of that search.
+    Attributes:
+        baseline: Name of the baseline.
+        runs: Folder and record of its completed runs, the lowest validation WER first. The recipe's own configuration
+            is the first trial of the search.
+        trials: Number of runs, including those that were not completed.
+        seconds: Training and evaluation time of all of them.
     """
 
     baseline: str
     runs: tuple[tuple[Path, Record], ...]
     trials: int
-    seconds: float  # of training and evaluation, of all of them
+    seconds: float
 
     @property
     def name(self) -> str:
-        """What its row is called."""
+        """Its name in tables."""
         return f"{self.baseline}, tuned"
 
     @property
     def best(self) -> tuple[Path, Record]:
-        """The run with the lowest validation WER; the earlier of equals."""
+        """Folder and record of the run with the lowest validation WER; of equal ones, the earlier."""
         return self.runs[0]
 
     @property
     def note(self) -> str:
-        """What a reader of its row must know."""
+        """A remark for tables: how it was chosen."""
         own = ": the recipe's own settings" if self.best[1].number is None else ""
         return f"best on validation of {self.trials} trials of learning rate and warm-up{own}"
 
 
-def tuned_baselines(records: Iterable[tuple[Path, Record]]) -> list[Tuned]:
-    """Every baseline of which a search was run, and a run completed."""
+def tuned_baselines(records: Iterable[tuple[Path, Record]]) -> list[TunedBaseline]:
+    """Return the baselines that were tuned and have a completed run."""
     runs = [(path, record) for path, record in records if record.kind == "recipe"]
-    found = []
+    tuned = []
     for name in sorted({path.parent.name for path, record in runs if is_searched(record)}):
-        held = [(path, record) for path, record in runs if path.parent.name == name]
-        costs = [record.cost for _, record in held if record.cost]
-        complete = [item for item in held if item[1].state == "complete" and item[1].scores]
+        of_baseline = [(path, record) for path, record in runs if path.parent.name == name]
+        costs = [record.cost for _, record in of_baseline if record.cost]
+        complete = [item for item in of_baseline if item[1].state == "complete" and item[1].scores]
         complete.sort(key=lambda item: (item[1].scores.wer if item[1].scores else 0.0, item[1].number or 0))
         if complete:
             seconds = sum(cost.train_seconds + cost.evaluation_seconds for cost in costs)
-            found.append(Tuned(name, tuple(complete), len(held), seconds))
-    return found
+            tuned.append(TunedBaseline(name, tuple(complete), len(of_baseline), seconds))
+    return tuned

@@ -9,7 +9,7 @@ import yaml
 
 from harness import catalog
 from harness.plan import SearchOptions, make_plan
-from harness.records.study_folder import Run, again_name
+from harness.records.study_folder import Run, configuration_name
 from harness.search.baseline_tuning import FACTOR, WARMUP, tuning
 
 
@@ -41,7 +41,7 @@ def test_the_recipe_itself_is_the_first_of_n_and_a_larger_n_changes_nothing(tmp_
 
 def test_names_of_replicates_tell_settings_apart():
     places = ("s/trials/3", "s/baselines/tutorial/1", "s/tuning/tutorial/3")
-    assert [again_name(Path(place)) for place in places] == ["3", "tutorial", "tutorial-tuned-3"]
+    assert [configuration_name(Path(place)) for place in places] == ["3", "tutorial", "tutorial-tuned-3"]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from harness.compare.scoring.counts import Counts
 from harness.errors import UserError
-from harness.records.study_folder import StudyFolder, again_name, is_searched
+from harness.records.study_folder import StudyFolder, configuration_name, is_searched
 from harness.records.tuned_baselines import tuned_baselines
 from harness.spec.result import Kind, Record
 
@@ -138,7 +138,7 @@ def candidates(folder: StudyFolder, records: Records, top: int, split: str = "te
 
     def candidate(name: str, runs: Records, **about: Any) -> Candidate:
         path, record = runs[0]
-        scored = sorted(again[again_name(path)] or runs, key=lambda item: item[1].seed)
+        scored = sorted(again[configuration_name(path)] or runs, key=lambda item: item[1].seed)
         return Candidate(folder, name, record, tuple(scored), **about)
 
     search = _tuning(records)

@@ -1,4 +1,4 @@
-"""The model card: data, recipe, scores with their intervals as the comparison has them, limits."""
+"""Write the model card of a published form: scores, data, configuration, limits."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,15 @@ TEMPLATES = Path(__file__).parent / "templates"
 LIBRARY = {"adapter": "peft", "merged": "transformers", "openai": "whisper", "ctranslate2": "ctranslate2"}
 
 
-def card(best_run: BestRun, form: str, checked: str) -> str:
-    """README.md of a published form. Texts from the data, from file names and from users are escaped."""
-    # Markdown, not HTML: every value passes the md filter instead of jinja's own escaping.
+def model_card(best_run: BestRun, form: str, check: str) -> str:
+    """Return the README.md of a published form. Texts from the data, file names and users are escaped.
+
+    Args:
+        best_run: The published run.
+        form: One of FORMS.
+        check: The result of checking the form, as a sentence without its full stop.
+    """
+    # The output is Markdown, not HTML: each value is escaped by the md filter, not by jinja.
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True)  # noqa: S701
     environment.filters["md"] = lambda value: markdown(str(value))
     record = best_run.record
@@ -33,8 +39,8 @@ def card(best_run: BestRun, form: str, checked: str) -> str:
         study=best_run.study.path.name,
         base=base_name(best_run),
         form=form,
-        checked=checked,
-        data=data(best_run),
+        check=check,
+        data=split_summaries(best_run),
         settings=record.config.settings(),
         budget={name: value for name, value in record.budget.model_dump(mode="json").items() if value is not None},
         seed=record.seed,
@@ -42,7 +48,7 @@ def card(best_run: BestRun, form: str, checked: str) -> str:
         packages=record.environment.get("packages", {}),
         commit=record.environment.get("commit"),
         validation=record.scores,
-        rows=scores(best_run),
+        rows=test_scores(best_run),
         normalizer=record.scores.normalizer if record.scores else "",
         notes=record.notes,
         task=best_run.manifest["identity"]["task"]["name"],
@@ -52,19 +58,19 @@ def card(best_run: BestRun, form: str, checked: str) -> str:
 
 
 def base_name(best_run: BestRun) -> str:
-    """The base model; of a folder on this machine its last part."""
+    """Return the name of the base model; of a local folder only the last part."""
     return Path(best_run.model).name if Path(best_run.model).is_dir() else best_run.model
 
 
-def data(best_run: BestRun) -> dict[str, Any]:
-    """Utterances, minutes and speakers of each split."""
+def split_summaries(best_run: BestRun) -> dict[str, Any]:
+    """Return utterances, seconds and speakers of each split."""
     path = best_run.study.path / "data_report.json"
     splits: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["splits"] if path.is_file() else {}
     return splits
 
 
-def scores(best_run: BestRun) -> list[dict[str, Any]]:
-    """The rows of the comparison on test for this run and the untouched model; none before compare.py was run."""
+def test_scores(best_run: BestRun) -> list[dict[str, Any]]:
+    """Return the leaderboard rows of this run and the zero-shot model; empty if compare.py has not been run."""
     path = best_run.study.comparison / "leaderboard.json"
     if not path.is_file():
         return []

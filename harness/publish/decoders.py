@@ -1,4 +1,7 @@
-"""Each published form decoding the sample by its own program, greedily and by the same rules, -> texts."""
+"""Decode a sample with each published form in its own program, to check it.
+
+All decoders are greedy and follow the same rules; each returns one text per row.
+"""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -20,16 +23,16 @@ from harness.training.context import TrainerContext, make_accelerator
 Texts = list[str]
 BATCH = 8
 INSTALL = {
-    "whisper": "pip install tiktoken && pip install --no-deps openai-whisper (without --no-deps it also brings triton)",
+    "whisper": "pip install tiktoken && pip install --no-deps openai-whisper (--no-deps, or it installs triton too)",
     "ctranslate2": "pip install 'whisper-sweep[publish]', or pip install ctranslate2",
 }
 
 
-def needed(module: str) -> Any:
-    """A package that only one form needs.
+def import_package(module: str) -> Any:
+    """Import a package that only one form needs.
 
     Raises:
-        UserError: with the line that installs it.
+        UserError: It is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(module)
@@ -37,51 +40,59 @@ def needed(module: str) -> Any:
         raise UserError(f"this form needs the package {module} ({error}): {INSTALL[module]}") from None
 
 
-def by_transformers(context: TrainerContext, model: torch.nn.Module, rows: Sequence[int]) -> Texts:
-    """By a model of transformers: one that is resident, or loaded from a published folder."""
+def decode_with_transformers(context: TrainerContext, model: torch.nn.Module, rows: Sequence[int]) -> Texts:
+    """Decode with a Transformers model, resident or loaded from a published folder."""
     settings = replace(context.decoding, batch_size=BATCH)
     accelerator = make_accelerator("fp32", context.base.device)
     decoder = Decoder(model, context.base, context.speech, settings, accelerator)
     return [transcript.hypothesis for transcript in decoder.transcribe(rows)]
 
 
-def by_adapter(context: TrainerContext, config: TrialConfig, folder: Path, rows: Sequence[int]) -> Texts:
-    """By the base with the published adapter."""
+def decode_with_adapter(context: TrainerContext, config: TrialConfig, folder: Path, rows: Sequence[int]) -> Texts:
+    """Decode with the base model and the published adapter."""
     plain = config.model_copy(update={"init_lora_weights": "default"})
     model: torch.nn.Module = context.base.model
     try:
         model = load_trained(context.base, plain, folder)
-        return by_transformers(context, model, rows)
+        return decode_with_transformers(context, model, rows)
     finally:
         detach(context.base, model)
 
 
-def by_merged(context: TrainerContext, folder: Path, rows: Sequence[int]) -> Texts:
-    """By the merged model, loaded as a user loads it."""
+def decode_with_merged(context: TrainerContext, folder: Path, rows: Sequence[int]) -> Texts:
+    """Decode with the merged model, loaded as a user loads it."""
     loaded: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return by_transformers(context, loaded.to(context.base.device), rows)
+    return decode_with_transformers(context, loaded.to(context.base.device), rows)
 
 
-def by_openai(context: TrainerContext, path: Path, rows: Sequence[int]) -> Texts:
-    """By openai-whisper's model.
+def decode_with_openai(context: TrainerContext, path: Path, rows: Sequence[int]) -> Texts:
+    """Decode with the model of openai-whisper.
 
-    Its own decoder knows Whisper's vocabulary only; this is the same greedy search over the model's logits, so that
-    other vocabularies are checked too.
+    The package's own decoder supports Whisper's vocabulary only. This is the same greedy search over the model's logits
+    and also works for other vocabularies.
     """
-    model = needed("whisper").load_model(str(path), device=str(context.base.device))
+    model = import_package("whisper").load_model(str(path), device=str(context.base.device))
 
-    def logits(features: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        audio = model.encoder(features)
-        return lambda tokens: model.decoder(tokens, audio)[:, -1]
+    def encode(features: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        states = model.encoder(features)
+        return lambda tokens: model.decoder(tokens, states)[:, -1]
 
-    return [text for batch in chunks(list(rows), BATCH) for text in _greedy(context, batch, logits)]
+    return [text for batch in chunks(list(rows), BATCH) for text in _decode_greedily(context, batch, encode)]
 
 
-def _greedy(
+def _decode_greedily(
     context: TrainerContext,
     rows: Sequence[int],
-    logits: Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]],
+    encode: Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]],
 ) -> Texts:
+    """Decode one batch.
+
+    Args:
+        context: Model and data.
+        rows: The utterances.
+        encode: Takes features (clips, mel bins, frames); returns a function from tokens so far (clips, tokens) to
+            logits of the next one (clips, vocabulary).
+    """
     generation: Any = context.base.model.generation_config
     tokenizer = context.base.processor.tokenizer
     features = torch.from_numpy(np.asarray(context.speech.features[list(rows)], dtype=np.float32)).to(
@@ -90,9 +101,9 @@ def _greedy(
     tokens = torch.tensor([prompt(context, row) for row in rows], device=context.base.device)
     begin, end = tokens.shape[1], context.pad_token
     with torch.inference_mode():
-        next_event = logits(features)
+        next_logits = encode(features)
         for step in range(context.decoding.max_new_tokens):
-            scores = next_event(tokens)
+            scores = next_logits(tokens)
             scores[:, list(generation.suppress_tokens or ())] = -torch.inf
             scores[:, int(generation.no_timestamps_token_id) + 1 :] = -torch.inf
             if step == 0:
@@ -107,7 +118,7 @@ def _greedy(
 
 
 def prompt(context: TrainerContext, row: int) -> list[int]:
-    """<|startoftranscript|><|language|><|task|><|notimestamps|> for one utterance."""
+    """Return the tokens <|startoftranscript|><|language|><|task|><|notimestamps|> for one utterance."""
     tokenizer = context.base.processor.tokenizer
     language = context.speech.utterances[row].language
     tokenizer.set_prefix_tokens(language=language, task=context.decoding.task, predict_timestamps=False)
@@ -115,16 +126,16 @@ def prompt(context: TrainerContext, row: int) -> list[int]:
     return ids
 
 
-def by_ctranslate2(context: TrainerContext, folder: Path, rows: Sequence[int]) -> Texts:
-    """By CTranslate2, on which faster-whisper runs."""
-    package = needed("ctranslate2")
+def decode_with_ctranslate2(context: TrainerContext, folder: Path, rows: Sequence[int]) -> Texts:
+    """Decode with CTranslate2, which faster-whisper uses."""
+    package = import_package("ctranslate2")
     model = package.models.Whisper(str(folder), device="cpu", compute_type="float32")
     tokenizer = context.base.processor.tokenizer
     texts: Texts = []
     for batch in chunks(list(rows), BATCH):
         mel = np.ascontiguousarray(context.speech.features[batch], dtype=np.float32)
         prompts = [prompt(context, row) for row in batch]
-        limit = 2 * context.decoding.max_new_tokens  # it stops at half of this (CTranslate2, whisper.cc)
-        found = model.generate(package.StorageView.from_array(mel), prompts, beam_size=1, max_length=limit)
-        texts += [tokenizer.decode(one.sequences_ids[0], skip_special_tokens=True).strip() for one in found]
+        max_length = 2 * context.decoding.max_new_tokens  # CTranslate2 stops at half of it (whisper.cc)
+        results = model.generate(package.StorageView.from_array(mel), prompts, beam_size=1, max_length=max_length)
+        texts += [tokenizer.decode(result.sequences_ids[0], skip_special_tokens=True).strip() for result in results]
     return texts

@@ -1,4 +1,4 @@
-"""Writing the forms: a merged model in transformers form, and CTranslate2's made of it."""
+"""Write the merged model for Transformers, and convert it for CTranslate2."""
 
 import json
 import shutil
@@ -9,13 +9,14 @@ from transformers import WhisperForConditionalGeneration
 
 from harness.model.base import Base
 from harness.publish.best_run import BestRun
-from harness.publish.decoders import needed
+from harness.publish.decoders import import_package
 
 
 def write_merged(model: WhisperForConditionalGeneration, base: Base, best_run: BestRun, folder: Path) -> None:
-    """Weights (safetensors, fp32), configuration, tokenizer and feature extractor; it transcribes its language untold.
+    """Write weights (safetensors, fp32), configuration, tokenizer and feature extractor of a merged model.
 
-    preprocessor_config.json is what faster-whisper and older transformers look for.
+    Its generation configuration contains the task and, if there is only one, the language, so that a user need not
+    name them. preprocessor_config.json is for faster-whisper and older versions of Transformers.
     """
     model.save_pretrained(folder)
     base.processor.save_pretrained(folder)
@@ -29,8 +30,8 @@ def write_merged(model: WhisperForConditionalGeneration, base: Base, best_run: B
 
 
 def write_ctranslate2(merged: Path, folder: Path) -> None:
-    """CTranslate2's form of a merged model, with the files that faster-whisper reads beside it."""
-    package = needed("ctranslate2")
+    """Convert a merged model for CTranslate2, and add the files that faster-whisper reads."""
+    package = import_package("ctranslate2")
     if folder.exists():
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A Whisper of transformers as the checkpoint that the package openai-whisper loads."""
+"""Convert a Whisper of Transformers to a checkpoint that the package openai-whisper loads."""
 
 import os
 from collections import OrderedDict
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import WhisperForConditionalGeneration
 
-# transformers' names of parts -> openai-whisper's (whisper/model.py); those of encoder and decoder themselves apart
-PARTS = {
+# Names of parts of a layer in Transformers -> in openai-whisper (whisper/model.py)
+PART_NAMES = {
     "layers": "blocks",
     "self_attn": "attn",
     "encoder_attn": "cross_attn",
@@ -24,7 +24,8 @@ PARTS = {
     "fc2": "mlp.2",
     "embed_tokens": "token_embedding",
 }
-TOP = {
+# Names outside the layers
+MODULE_NAMES = {
     "encoder.embed_positions.weight": "encoder.positional_embedding",
     "decoder.embed_positions.weight": "decoder.positional_embedding",
     "encoder.layer_norm": "encoder.ln_post",
@@ -32,8 +33,8 @@ TOP = {
 }
 
 
-def dims(model: WhisperForConditionalGeneration) -> dict[str, int]:
-    """The sizes, under openai-whisper's names."""
+def dimensions(model: WhisperForConditionalGeneration) -> dict[str, int]:
+    """Return the model's dimensions under openai-whisper's names."""
     config = model.config
     return {
         "n_mels": config.num_mel_bins,
@@ -49,26 +50,26 @@ def dims(model: WhisperForConditionalGeneration) -> dict[str, int]:
     }
 
 
-def renamed(name: str) -> str:
-    """The name of a parameter in openai-whisper: model.encoder.layers.0.fc1.bias -> encoder.blocks.0.mlp.0.bias."""
+def openai_name(name: str) -> str:
+    """Return a parameter's name in openai-whisper: model.encoder.layers.0.fc1.bias -> encoder.blocks.0.mlp.0.bias."""
     name = name.removeprefix("model.")
-    for ours, theirs in TOP.items():
-        if name == ours or name.startswith(f"{ours}."):
-            return theirs + name.removeprefix(ours)
-    return ".".join(PARTS.get(part, part) for part in name.split("."))
+    for module, openai_module in MODULE_NAMES.items():
+        if name == module or name.startswith(f"{module}."):
+            return openai_module + name.removeprefix(module)
+    return ".".join(PART_NAMES.get(part, part) for part in name.split("."))
 
 
 def write_openai(model: WhisperForConditionalGeneration, path: Path) -> None:
-    """Write `dims` and `model_state_dict` for whisper.load_model(path).
+    """Write a checkpoint, with the keys `dims` and `model_state_dict`, for whisper.load_model(path).
 
-    The one exception to safetensors, because the package reads nothing else; it is written, never read back here
-    but by the package itself, which loads weights only.
+    This is the only file that is not safetensors, because the package reads nothing else. Only the package itself reads
+    it back, and it loads weights only.
     """
     state: OrderedDict[str, Tensor] = OrderedDict()
     for name, value in model.state_dict().items():
-        if name != "proj_out.weight":  # tied to the embeddings, which openai-whisper multiplies with
-            state[renamed(name)] = value.detach().cpu().clone()
+        if name != "proj_out.weight":  # tied to the token embedding, which openai-whisper uses instead
+            state[openai_name(name)] = value.detach().cpu().clone()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    torch.save({"dims": dims(model), "model_state_dict": state}, partial)
+    torch.save({"dims": dimensions(model), "model_state_dict": state}, partial)
     os.replace(partial, path)

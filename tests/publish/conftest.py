@@ -7,7 +7,7 @@ from harness.records.files import write_json
 
 @pytest.fixture
 def leaderboard(studies):
-    """A comparison of the LoRA study, as compare.py leaves it."""
+    """Write a row of the LoRA study's leaderboard.json, as compare.py does."""
 
     def write(system: str, wer: float, **fields) -> None:
         path = studies.results / "lora" / "comparison" / "leaderboard.json"

@@ -1,4 +1,4 @@
-"""The page in a real browser: upload, transcribe, both texts; and what of it is reachable."""
+"""The page in a real browser: upload, transcribe, both texts; and which hosts it is reachable from."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from harness.catalog import ROOT
 pytest.importorskip("gradio")
 
 
-def test_words_that_one_alone_heard_are_marked_and_escaped():
+def test_words_of_one_transcript_only_are_marked_and_escaped():
     html = marked("turn <b>on</b> the light", "turn off the light", "ins")
     assert html == '<p class="transcript">turn <ins>&lt;b&gt;on&lt;/b&gt;</ins> the light</p>'
     assert "(no speech)" in marked("", "turn off", "ins")
@@ -63,12 +63,12 @@ def test_upload_transcribe_and_see_both_texts(address, speech_folder, tmp_path):
         wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "input[type=file]"))
         browser.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(clip))
         wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "audio, [data-testid*=waveform], .waveform-container"))
-        texts = _asked_for(browser)
+        texts = _transcribed(browser)
         assert len(texts) == 2 and all(len(text.split()) > 1 for text in texts)
         assert browser.find_elements(By.CSS_SELECTOR, "#tuned ins") or texts[0] == texts[1]
         requests = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-        asked = [r["params"]["request"]["url"] for r in requests if r["method"] == "Network.requestWillBeSent"]
-        assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == [], (
+        urls = [r["params"]["request"]["url"] for r in requests if r["method"] == "Network.requestWillBeSent"]
+        assert [url for url in urls if not url.startswith((address, "data:", "blob:"))] == [], (
             "nothing leaves the machine"
         )
         if pictures := os.environ.get("WHISPER_SWEEP_PICTURES"):
@@ -80,8 +80,8 @@ def test_upload_transcribe_and_see_both_texts(address, speech_folder, tmp_path):
                 assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
-def _asked_for(browser) -> list[str]:
-    """Both texts; while the upload behind the waveform is under way the page asks for one, and is asked again."""
+def _transcribed(browser) -> list[str]:
+    """Both texts; until the upload behind the waveform is complete the page asks for a file, so click again."""
     from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -89,9 +89,9 @@ def _asked_for(browser) -> list[str]:
         browser.find_element("id", "transcribe").click()
         with suppress(TimeoutException):
             return WebDriverWait(browser, 10).until(lambda b: _texts(b) if all(_texts(b)) else None)
-    raise AssertionError("no transcripts came")
+    raise AssertionError("no transcripts appeared")
 
 
 def _texts(browser) -> list[str]:
-    found = "return ['tuned', 'untouched'].map(i => document.querySelector('#' + i + ' .transcript')?.innerText ?? '')"
-    return browser.execute_script(found)
+    script = "return ['tuned', 'untouched'].map(i => document.querySelector('#' + i + ' .transcript')?.innerText ?? '')"
+    return browser.execute_script(script)

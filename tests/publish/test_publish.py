@@ -1,4 +1,4 @@
-"""Publishing: each form loads in its own program and says what its source says."""
+"""Publishing: each form loads in its own program and decodes as its source does."""
 
 import json
 import shutil
@@ -32,8 +32,8 @@ def publish(studies, cache, capsys):
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = main([*map(str, arguments), "--results", str(studies.results), "--cache-dir", str(cache)])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
@@ -42,11 +42,11 @@ def test_the_openai_checkpoint_gives_the_same_logits_at_the_true_size(tmp_path):
     whisper = pytest.importorskip("whisper")
     torch.manual_seed(0)
     model = WhisperForConditionalGeneration(TINY).eval()
-    for parameter in model.parameters():  # as initialised, biases are 0 and norms 1: a swap would not be seen
+    for parameter in model.parameters():  # initial biases are 0 and norms 1, so a swap would go unnoticed
         parameter.data.add_(0.02 * torch.randn_like(parameter))
     write_openai(model, tmp_path / "model.pt")
-    held = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert set(held) == {"dims", "model_state_dict"}
+    checkpoint = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert set(checkpoint) == {"dims", "model_state_dict"}
     loaded = whisper.load_model(str(tmp_path / "model.pt"), device="cpu")
     mel, tokens = torch.randn(2, 80, 3000), torch.randint(0, 51865, (2, 12))
     with torch.inference_mode():
@@ -71,8 +71,8 @@ def test_at_whispers_true_vocabulary_the_same_text_is_decoded(program, tmp_path,
     ids = model.generate(
         torch.from_numpy(mel), language="en", task="transcribe", max_new_tokens=50, num_beams=1, do_sample=False
     )
-    said = processor.batch_decode(ids, skip_special_tokens=True)
-    assert len(set(said)) > 6 and not any("filler" in text for text in said)
+    expected = processor.batch_decode(ids, skip_special_tokens=True)
+    assert len(set(expected)) > 6 and not any("filler" in text for text in expected)
     if program == "openai":
         whisper = pytest.importorskip("whisper")
         write_openai(model, tmp_path / "model.pt")
@@ -81,17 +81,17 @@ def test_at_whispers_true_vocabulary_the_same_text_is_decoded(program, tmp_path,
         options = whisper.DecodingOptions(
             language="en", without_timestamps=True, fp16=False, suppress_tokens="", suppress_blank=False, sample_len=50
         )
-        found = [processor.decode(one.tokens) for one in whisper.decode(loaded, torch.from_numpy(mel), options)]
+        texts = [processor.decode(one.tokens) for one in whisper.decode(loaded, torch.from_numpy(mel), options)]
     else:
         package = pytest.importorskip("ctranslate2")
         processor.feature_extractor.save_pretrained(tmp_path / "hf")
         write_ctranslate2(tmp_path / "hf", tmp_path / "ct2")
         loaded = package.models.Whisper(str(tmp_path / "ct2"), device="cpu", compute_type="float32")
         prompt = [50258, 50259, 50359, 50363]
-        heard = package.StorageView.from_array(np.ascontiguousarray(mel, dtype=np.float32))
-        results = loaded.generate(heard, [prompt] * len(files), beam_size=1, max_length=100)  # CTranslate2 halves it
-        found = [processor.decode(one.sequences_ids[0]) for one in results]
-    assert [text.strip() for text in found] == [text.strip() for text in said]
+        features = package.StorageView.from_array(np.ascontiguousarray(mel, dtype=np.float32))
+        results = loaded.generate(features, [prompt] * len(files), beam_size=1, max_length=100)  # CTranslate2 halves it
+        texts = [processor.decode(one.sequences_ids[0]) for one in results]
+    assert [text.strip() for text in texts] == [text.strip() for text in expected]
 
 
 def test_every_form_decodes_as_its_source_and_is_described(publish, studies, leaderboard):
@@ -112,21 +112,21 @@ def test_every_form_decodes_as_its_source_and_is_described(publish, studies, lea
         assert "| r | 8 |" in text and "budget: examples | 48" in text and "Limits" in text
         assert "<small>" not in text and "<b>" not in text, "texts from outside are escaped"
         assert str(studies.results) not in text and str(studies.speech) not in text
-    held = json.loads((folder / "merged" / "generation_config.json").read_text())
-    assert held["language"] == "en" and held["task"] == "transcribe"
+    generation = json.loads((folder / "merged" / "generation_config.json").read_text())
+    assert generation["language"] == "en" and generation["task"] == "transcribe"
     assert (folder / "ctranslate2" / "preprocessor_config.json").is_file(), "faster-whisper reads it"
 
 
 def test_a_refit_is_published_without_a_claim_on_the_speech_it_was_trained_on(publish, studies, request):
     code, _, err = publish("--study", "lora", "--refit")
-    assert code == 2 and "has no refit of its best trial; run_sweep.py --refit makes it" in err
+    assert code == 2 and "has no refit of its best trial; run_sweep.py --refit trains it" in err
     shutil.copytree(studies.results / "lora", studies.results / "refitted")
     request.addfinalizer(lambda: shutil.rmtree(studies.results / "refitted"))
     trial, again = (studies.results / "refitted" / place for place in ("trials/0", "refit/0/1"))
     shutil.copytree(trial, again)
-    held = json.loads((again / "result.json").read_text())
-    held |= {"kind": "replicate", "name": "refit of trial 0", "rungs": [], "portion": {"with_validation": True}}
-    (again / "result.json").write_text(json.dumps(held))
+    record = json.loads((again / "result.json").read_text())
+    record |= {"kind": "replicate", "name": "refit of trial 0", "rungs": [], "portion": {"with_validation": True}}
+    (again / "result.json").write_text(json.dumps(record))
     shutil.rmtree(trial / "weights")
     code, out, err = publish("--study", "refitted", "--refit", "--to", "adapter", "--sample", 2)
     assert code == 0, err
@@ -136,8 +136,8 @@ def test_a_refit_is_published_without_a_claim_on_the_speech_it_was_trained_on(pu
     assert "by which it was chosen" not in text
 
 
-def test_a_form_that_decodes_differently_is_told(publish, studies, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "by_merged", lambda context, folder, rows: ["something else"] * len(rows))
+def test_a_form_that_decodes_differently_is_reported(publish, studies, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoders, "decode_with_merged", lambda context, folder, rows: ["something else"] * len(rows))
     uploads = []
     monkeypatch.setattr(hub, "push", lambda *a, **k: uploads.append(a))
     code, out, _ = publish(
@@ -153,8 +153,8 @@ def test_an_adapter_that_moves_the_base_becomes_plain_lora_of_twice_the_rank(sta
         learning_rate=3e-3, per_device_train_batch_size=8,
     )  # fmt: skip
     weights = studies.add(start, config) / "weights"
-    said = write_adapter(context.base, config, weights, tmp_path / "adapter")
-    assert said == f"{start} of rank 4, converted to plain LoRA of rank 8"
+    conversion = write_adapter(context.base, config, weights, tmp_path / "adapter")
+    assert conversion == f"{start} of rank 4, converted to plain LoRA of rank 8"
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (settings["r"], settings["lora_alpha"], settings["init_lora_weights"]) == (8, 16, True)
     mel = torch.from_numpy(np.asarray(context.speech.features[:2], dtype=np.float32))
@@ -176,18 +176,18 @@ def test_an_adapter_that_moves_the_base_becomes_plain_lora_of_twice_the_rank(sta
 def test_what_cannot_be_published_is_one_message(publish, studies):
     if not (studies.results / "full").is_dir():
         studies.add("full", TrialConfig(method="full", learning_rate=1e-4), "full_ft", kind="recipe")
-    for arguments, said in [
+    for arguments, message in [
         (["--study", "lra"], "did you mean 'lora'"),
         (["--study", "lora", "--trial", "7"], "no completed 'trial 7'"),
         (["--study", "full", "--to", "adapter"], "there is no adapter"),
         (["--study", "lora", "--push-to-hub", "me/x"], "name it with --to"),
     ]:
         code, _, err = publish(*arguments)
-        assert code == 2 and said in err and "Traceback" not in err
+        assert code == 2 and message in err and "Traceback" not in err
 
 
 class FakeHub:
-    """What of the hub's client is used."""
+    """The part of the hub's client that is used."""
 
     calls: list[tuple[str, dict]] = []  # noqa: RUF012
 
@@ -206,7 +206,7 @@ def test_pushing_uploads_the_checked_form_to_a_private_repository(publish, monke
     FakeHub.calls = []
     monkeypatch.setattr(hub, "HfApi", FakeHub)
     push = ["--study", "lora", "--to", "adapter", "--output", tmp_path / "out", "--sample", 2]
-    assert publish(*push)[0] == 0 and FakeHub.calls == [], "nothing leaves without the flag"
+    assert publish(*push)[0] == 0 and FakeHub.calls == [], "nothing is uploaded without the flag"
     code, out, _ = publish(*push, "--push-to-hub", "me/lyrics")
     assert code == 0 and "uploaded: https://huggingface.co/me/lyrics" in out
     (made, create), (sent, upload) = FakeHub.calls
@@ -226,4 +226,4 @@ def test_a_hub_that_refuses_is_one_message_without_the_token(publish, monkeypatc
     code, out, err = publish(
         "--study", "lora", "--to", "adapter", "--output", tmp_path / "o", "--sample", 2, "--push-to-hub", "x y"
     )
-    assert code == 2 and "the hub did not take 'x y'" in err and "hf_secret" not in out + err
+    assert code == 2 and "the upload to 'x y' failed" in err and "hf_secret" not in out + err

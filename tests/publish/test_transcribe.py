@@ -22,8 +22,8 @@ def transcribe(studies, capsys):
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = main([*map(str, arguments), "--results", str(studies.results)])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
@@ -40,8 +40,8 @@ def test_a_recording_of_three_minutes_is_transcribed_whole(context):
     base = context.base
 
     def wer(texts: list[str]) -> float:
-        said = " ".join(u.text for u in spoken)
-        return score([Transcript(id="a", reference=said, hypothesis=" ".join(texts))], "en", None).wer
+        reference = " ".join(u.text for u in spoken)
+        return score([Transcript(id="a", reference=reference, hypothesis=" ".join(texts))], "en", None).wer
 
     alone = [
         segment.text for clip in clips for segment in transcribe_segments(base.model, base, clip, "en", "transcribe")
@@ -80,15 +80,15 @@ def test_files_are_printed_and_written(transcribe, speech_folder, tmp_path):
     )  # fmt: skip
     assert code == 0 and len(out.splitlines()) == 2 and out.startswith(f"{tmp_path / 'long.flac'}: ")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{s}.{f}" for s in ("long", "short") for f in ("txt", "srt", "json")}  # fmt: skip
-    held = json.loads((tmp_path / "out" / "long.json").read_text())
-    assert len(held["segments"]) > 1 and held["text"] in out
+    transcript = json.loads((tmp_path / "out" / "long.json").read_text())
+    assert len(transcript["segments"]) > 1 and transcript["text"] in out
     assert "00:00:00,000 --> " in (tmp_path / "out" / "long.srt").read_text()
     _, vanilla, _ = transcribe(tmp_path / "long.flac", "--study", "lora", "--vanilla")
-    assert vanilla.strip() and vanilla.strip() != held["text"]
+    assert vanilla.strip() and vanilla.strip() != transcript["text"]
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         (["none.wav"], "cannot read none.wav"),
         (["a/x.wav", "b/x.flac", "--format", "txt"], "the same name"),
@@ -96,9 +96,9 @@ def test_files_are_printed_and_written(transcribe, speech_folder, tmp_path):
         (["x.wav", "--trial", "9"], "no completed 'trial 9'"),
     ],
 )
-def test_a_wrong_call_is_one_message(transcribe, arguments, said):
+def test_a_wrong_call_is_one_message(transcribe, arguments, message):
     code, out, err = transcribe(*arguments, "--study", "lora")
-    assert code == 2 and said in err and "Traceback" not in err and out == ""
+    assert code == 2 and message in err and "Traceback" not in err and out == ""
 
 
 def test_an_unknown_language_is_one_message(transcribe, speech_folder):

@@ -1,4 +1,4 @@
-"""The demo model in Whisper's true vocabulary: the same tokens under Whisper's ids, fillers that are never said."""
+"""The demo model with Whisper's full vocabulary: its tokens under Whisper's ids, and unused filler tokens."""
 
 import json
 from pathlib import Path
@@ -13,21 +13,21 @@ DEMO_TEXT = 512
 
 
 def whisper_id(demo: int) -> int:
-    """Text tokens stay; the special ones follow one another from 50257, in Whisper's own order."""
+    """Text tokens keep their ids; the special ones follow from 50257, in Whisper's order."""
     return demo if demo < DEMO_TEXT else demo - DEMO_TEXT + TEXT
 
 
-def moved(value: object) -> object:
-    """Ids inside a generation configuration."""
+def to_whisper_ids(value: object) -> object:
+    """Convert the ids inside a generation configuration."""
     if isinstance(value, dict):
-        return {key: moved(item) for key, item in value.items()}
+        return {key: to_whisper_ids(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [moved(item) for item in value]
+        return [to_whisper_ids(item) for item in value]
     return whisper_id(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def write_true_size(folder: Path) -> None:
-    """A folder that transformers loads."""
+    """Write the model to a folder that Transformers can load."""
     model = WhisperForConditionalGeneration.from_pretrained(DEMO_MODEL, dtype=torch.float32)
     old = model.model.decoder.embed_tokens.weight.detach().clone()
     config = model.config
@@ -41,10 +41,10 @@ def write_true_size(folder: Path) -> None:
         setattr(config, name, whisper_id(getattr(config, name)))
     model.save_pretrained(folder)
     WhisperProcessor.from_pretrained(DEMO_MODEL).save_pretrained(folder)
-    held = json.loads((DEMO_MODEL / "generation_config.json").read_text())
-    ids = {name: value for name, value in held.items() if name.endswith(("_id", "_ids", "_to_id", "tokens"))}
-    held |= {name: moved(value) for name, value in ids.items()}
-    (folder / "generation_config.json").write_text(json.dumps(held))
+    settings = json.loads((DEMO_MODEL / "generation_config.json").read_text())
+    ids = {name: value for name, value in settings.items() if name.endswith(("_id", "_ids", "_to_id", "tokens"))}
+    settings |= {name: to_whisper_ids(value) for name, value in ids.items()}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     vocabulary = {token: i for token, i in tokenizer["model"]["vocab"].items() if i < DEMO_TEXT}
     fillers = {f"<filler {i}>": i for i in range(DEMO_TEXT, TEXT)}

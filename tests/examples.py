@@ -1,6 +1,6 @@
 """Records and batches as tests want them."""
 
-from harness.data.batches import Batch, labelled
+from harness.data.batches import Batch, make_batch
 from harness.model.encoder_cache import LogMelInputs
 from harness.model.trial_settings import window_frames
 from harness.spec.budget import Budget
@@ -45,4 +45,4 @@ def rung(index: int, wer: float) -> Rung:
 def batch_of(context, rows, labels=None) -> Batch:
     """A batch of some rows of a trainer context, with their own labels or others."""
     features = LogMelInputs(context.speech, window_frames(context.base)).take(rows)
-    return labelled(features, labels or [context.labels[row] for row in rows], context.pad_token)
+    return make_batch(features, labels or [context.labels[row] for row in rows], context.pad_token)

@@ -1,4 +1,4 @@
-"""An audio file -> 16 kHz mono samples."""
+"""Decode audio files to 16 kHz mono samples."""
 
 import hashlib
 import io
@@ -13,46 +13,57 @@ import soxr
 SAMPLE_RATE = 16_000
 QUALITY = "HQ"
 RESAMPLER = f"soxr {QUALITY}"
-UNREADABLE = {".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp"}
-STREAMED = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # sizes in the header of a wav file that was written to a pipe
+UNSUPPORTED = {".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp"}
+UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # in the header of a wav file that was written to a pipe
 
 Samples = npt.NDArray[np.float32]
 
 
 class UndecodableError(Exception):
-    """The file is no audio that soundfile reads, is cut off, or holds values that are no samples."""
+    """The file is not audio that soundfile reads, is truncated, or contains samples that are not finite."""
 
 
 def decode(path: Path, offset: float | None = None, duration: float | None = None) -> Samples:
-    """Decode, mix down by the mean of the channels, and resample: float32, shape (samples,), in -1..1.
+    """Decode a file, mix it down by the mean of the channels, and resample it.
 
     Args:
-        path: a file that libsndfile reads: wav, flac, ogg, opus, mp3 and others.
-        offset: seconds at which to begin; None for the whole file.
-        duration: seconds to read from there; None up to the end.
+        path: A file that libsndfile reads: wav, flac, ogg, opus, mp3 and others.
+        offset: Start in seconds; None for the whole file.
+        duration: Seconds to read from there; None to read to the end.
+
+    Returns:
+        Samples in [-1, 1], float32, of shape (samples,).
 
     Raises:
-        UndecodableError: with a reason that names no path.
+        UndecodableError: The file cannot be decoded; the reason contains no path.
     """
-    return load(path, offset, duration)[0]
+    return decode_with_digest(path, offset, duration)[0]
 
 
-def load(path: Path, offset: float | None = None, duration: float | None = None) -> tuple[Samples, str]:
-    """As `decode`, and a digest: of the file's bytes, or where a part is read, of that part's samples."""
-    if offset is not None:  # not the whole file: an hour's recording may hold a thousand clips
+def decode_with_digest(path: Path, offset: float | None = None, duration: float | None = None) -> tuple[Samples, str]:
+    """Decode a file as `decode` does.
+
+    Returns:
+        The samples, and a digest of the file's bytes or, if only a part is read, of that part's samples.
+    """
+    if offset is not None:  # do not read the whole file: an hour's recording may contain a thousand clips
         samples = _decode(path, path.suffix, offset, duration)
         return samples, _digest(samples.tobytes())
     content = read_bytes(path)
     return _decode(content, path.suffix), _digest(content)
 
 
-def digest(path: Path, offset: float | None = None, duration: float | None = None) -> str:
-    """The digest that `load` gives, decoding only where it must."""
-    return _digest(read_bytes(path)) if offset is None else load(path, offset, duration)[1]
+def audio_digest(path: Path, offset: float | None = None, duration: float | None = None) -> str:
+    """Return the digest of `decode_with_digest`; audio is decoded only if a part is read."""
+    return _digest(read_bytes(path)) if offset is None else decode_with_digest(path, offset, duration)[1]
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content; UndecodableError if it cannot be read."""
+    """Return a file's content.
+
+    Raises:
+        UndecodableError: The file cannot be read.
+    """
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -69,17 +80,17 @@ def _decode(source: bytes | Path, suffix: str, offset: float | None = None, dura
     if source == b"":
         raise UndecodableError("the file is empty")
     if isinstance(source, bytes):
-        _check_whole(source)
+        _check_complete(source)
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             samples, rate = _read(file, offset, duration), file.samplerate
     except (soundfile.LibsndfileError, OSError, TypeError, RuntimeError) as error:
         raise UndecodableError(_reason(error, source, suffix)) from None
     if not len(samples):
-        raise UndecodableError("holds no samples")
+        raise UndecodableError("contains no samples")
     mono: Samples = samples.mean(axis=1)
     if not np.isfinite(mono).all():
-        raise UndecodableError("holds samples that are not finite")
+        raise UndecodableError("contains samples that are not finite")
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE, quality=QUALITY)
     return mono.astype(np.float32, copy=False)
@@ -91,7 +102,7 @@ def _read(file: soundfile.SoundFile, offset: float | None, duration: float | Non
         return samples
     start = round(offset * file.samplerate)
     if start >= file.frames:
-        raise UndecodableError(f"begins at {offset:g} s of a file of {file.frames / file.samplerate:g} s")
+        raise UndecodableError(f"starts at {offset:g} s of a file of {file.frames / file.samplerate:g} s")
     file.seek(start)
     part: Samples = file.read(
         -1 if duration is None else round(duration * file.samplerate), dtype="float32", always_2d=True
@@ -99,22 +110,22 @@ def _read(file: soundfile.SoundFile, offset: float | None, duration: float | Non
     return part
 
 
-def _check_whole(content: bytes) -> None:
-    """Notice a file that was cut off and yet opens: libsndfile takes what is left of wav, ogg and mp3 for all of it."""
+def _check_complete(content: bytes) -> None:
+    """Detect truncated wav, ogg and mp3 files, which libsndfile reads without an error."""
     expected = 0
     if content[:4] == b"RIFF" and len(content) >= 12:
         (size,) = struct.unpack("<I", content[4:8])
-        expected = 0 if size in STREAMED else size + 8 - 1  # the last byte may be padding that was not written
+        expected = 0 if size in UNKNOWN_SIZES else size + 8 - 1  # the last byte may be padding that was not written
     elif content[:4] == b"OggS":
-        expected = _ogg_end(content)
+        expected = _last_ogg_page_end(content)
     elif content[:3] == b"ID3" or content[:1] == b"\xff":
         expected = int(0.95 * _mp3_size(content))
     if len(content) < expected:
-        raise UndecodableError(f"the file is cut off: {len(content):,} bytes of {expected:,}")
+        raise UndecodableError(f"the file is truncated: {len(content):,} bytes of {expected:,}")
 
 
-def _ogg_end(content: bytes) -> int:
-    """Where the last page of an Ogg file ends by its own table of segments."""
+def _last_ogg_page_end(content: bytes) -> int:
+    """Return the end of the last page of an Ogg file according to its segment table."""
     page = content.rfind(b"OggS")
     if page + 27 > len(content):
         return page + 27
@@ -124,19 +135,19 @@ def _ogg_end(content: bytes) -> int:
 
 
 def _mp3_size(content: bytes) -> int:
-    """The bytes of audio by an mp3's Xing or Info header; 0 where it has none or that does not say."""
-    at = max(content.find(b"Xing", 0, 4096), content.find(b"Info", 0, 4096))
-    if at < 0 or len(content) < at + 16 or not content[at + 7] & 2:
+    """Return the size in bytes from an mp3's Xing or Info header; 0 if there is none or it does not contain it."""
+    header = max(content.find(b"Xing", 0, 4096), content.find(b"Info", 0, 4096))
+    if header < 0 or len(content) < header + 16 or not content[header + 7] & 2:
         return 0
-    start = at + (12 if content[at + 7] & 1 else 8)  # the number of frames, if given, comes first
+    start = header + (12 if content[header + 7] & 1 else 8)  # the number of frames, if given, comes first
     return int.from_bytes(content[start : start + 4], "big")
 
 
 def _reason(error: Exception, source: bytes | Path, suffix: str) -> str:
     if isinstance(source, Path) and not source.is_file():
         return "the file is missing"
-    ending = suffix.lower()
-    if ending in UNREADABLE:
-        return f"{ending} is not read; convert it first, for example: ffmpeg -i IN{ending} OUT.flac"
-    said = error.error_string if isinstance(error, soundfile.LibsndfileError) else type(error).__name__
-    return f"not read as audio: {said}"
+    extension = suffix.lower()
+    if extension in UNSUPPORTED:
+        return f"{extension} is not supported; convert it, for example: ffmpeg -i IN{extension} OUT.flac"
+    message = error.error_string if isinstance(error, soundfile.LibsndfileError) else type(error).__name__
+    return f"not read as audio: {message}"

@@ -1,4 +1,4 @@
-"""Augmented training clips, the same again for the same trial seed, epoch and utterance."""
+"""Augment training clips, reproducibly for each trial seed, epoch and utterance."""
 
 import functools
 import hashlib
@@ -19,24 +19,44 @@ from harness.data.store.waveforms import Waveforms
 from harness.errors import UserError
 from harness.spec.augmentation import Augmentation
 
-DRAWING = threading.Lock()  # the global generators are one for all threads
-SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
+GENERATOR_LOCK = threading.Lock()  # all threads share the global generators
+NOISE_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
 
 Features = npt.NDArray[np.float16]
 
 
 def augment(samples: Samples, augmentation: Augmentation, seed: int, epoch: int, utterance: str) -> Samples:
-    """One clip as a trial hears it in one epoch: float32, 16 kHz; shorter or longer only by time_stretch_rate."""
+    """Apply the waveform parts of an augmentation to one clip.
+
+    Args:
+        samples: The clip, float32, 16 kHz.
+        augmentation: What to apply.
+        seed: The trial's seed.
+        epoch: The epoch.
+        utterance: Id of the utterance.
+
+    Returns:
+        The changed clip, float32, 16 kHz; its length differs only if `time_stretch_rate` is set.
+    """
     if not augmentation.on_waveform:
         return samples
-    chain = _chain(augmentation)
+    transforms = _transforms(augmentation)
     with _seeded(_seed(seed, epoch, utterance)):
-        changed: Samples = chain(samples=samples, sample_rate=SAMPLE_RATE)
+        changed: Samples = transforms(samples=samples, sample_rate=SAMPLE_RATE)
     return np.ascontiguousarray(changed, dtype=np.float32)
 
 
 def mask(features: Features, augmentation: Augmentation, seed: int, epoch: int, utterance: str, frames: int) -> None:
-    """SpecAugment in place on one clip (mel bins, frames): bands set to its mean, within its `frames` of sound."""
+    """Apply SpecAugment in place to one clip: masked bands are set to the clip's mean.
+
+    Args:
+        features: Log-mel features, shape (mel bins, frames).
+        augmentation: How many masks to apply, and their size.
+        seed: The trial's seed.
+        epoch: The epoch.
+        utterance: Id of the utterance.
+        frames: Number of frames with sound; the padding behind them is not masked.
+    """
     generator = np.random.default_rng(_seed(seed, epoch, utterance, "mask"))
     bins, mean = features.shape[0], features[:, :frames].mean(dtype=np.float32)
     for _ in range(augmentation.time_masks):
@@ -58,20 +78,23 @@ def augmented_features(
     epochs: Sequence[int],
     seed: int,
 ) -> Features:
-    """Features of a batch as a trial hears it: (clips, mel bins, frames), fp16.
+    """Return the augmented features of a batch.
 
     Args:
-        speech: the prepared data.
-        waveforms: the training clips' samples; may be None where the augmentation only masks features.
-        extractor: the model's own.
-        augmentation: what to do.
-        rows: of the batch.
-        epochs: how often the trial saw each row's clip before, so that each time sounds different.
-        seed: the trial's.
+        speech: The prepared data.
+        waveforms: Samples of the training clips; may be None if the augmentation only masks features.
+        extractor: The model's feature extractor.
+        augmentation: What to apply.
+        rows: Rows of the batch.
+        epochs: How often the trial has seen each clip before; the augmentation differs each time.
+        seed: The trial's seed.
+
+    Returns:
+        Features of shape (clips, mel bins, frames), fp16.
     """
     names = [speech.utterances[row].id for row in rows]
     if augmentation.on_waveform:
-        assert waveforms is not None, "an augmentation of waveforms needs open_waveforms(speech)"
+        assert waveforms is not None, "this augmentation needs waveforms: call open_waveforms(speech)"
         window = int(extractor.n_samples)
         clips = [
             augment(waveforms[row], augmentation, seed, epoch, name)[:window]
@@ -84,19 +107,19 @@ def augmented_features(
         rate = SAMPLE_RATE / int(extractor.hop_length)
         frames = [round((speech.utterances[row].seconds or 0.0) * rate) for row in rows]
     if augmentation.on_features:
-        for place, (name, epoch) in enumerate(zip(names, epochs, strict=True)):
-            mask(features[place], augmentation, seed, epoch, name, max(1, min(frames[place], features.shape[2])))
+        for index, (name, epoch) in enumerate(zip(names, epochs, strict=True)):
+            mask(features[index], augmentation, seed, epoch, name, max(1, min(frames[index], features.shape[2])))
     return features
 
 
-def _seed(seed: int, epoch: int, utterance: str, use: str = "") -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{epoch}:{use}:{utterance}".encode()).digest()[:4], "big")
+def _seed(seed: int, epoch: int, utterance: str, purpose: str = "") -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{epoch}:{purpose}:{utterance}".encode()).digest()[:4], "big")
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Audiomentations draws from the two global generators; the trial's own draws must not depend on that."""
-    with DRAWING:
+    """Seed the global generators, which audiomentations uses, and restore their state for the trial's own draws."""
+    with GENERATOR_LOCK:
         state, numpy_state = random.getstate(), np.random.get_state()
         random.seed(seed)
         np.random.seed(seed)
@@ -108,35 +131,35 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=8)
-def _chain(augmentation: Augmentation) -> Any:
-    """Audiomentations' transforms, in the order in which a recording comes to be: voice, room, noise, level."""
-    import audiomentations as a  # takes a second (numba), which only augmented trials pay
+def _transforms(augmentation: Augmentation) -> Any:
+    """Return audiomentations' transforms in the order of their causes in a recording: voice, room, noise, level."""
+    import audiomentations as a  # takes a second (numba), so import it for augmented trials only
 
-    chain, p = [], augmentation.p
+    transforms, p = [], augmentation.p
     if (pitch := augmentation.pitch_semitones) is not None:
-        chain.append(a.PitchShift(min_semitones=pitch[0], max_semitones=pitch[1], p=p))
+        transforms.append(a.PitchShift(min_semitones=pitch[0], max_semitones=pitch[1], p=p))
     if (rate := augmentation.time_stretch_rate) is not None:
-        chain.append(a.TimeStretch(min_rate=rate[0], max_rate=rate[1], leave_length_unchanged=False, p=p))
+        transforms.append(a.TimeStretch(min_rate=rate[0], max_rate=rate[1], leave_length_unchanged=False, p=p))
     if augmentation.room:
-        # Ray tracing draws from a generator that cannot be seeded; image sources are exact.
-        chain.append(a.RoomSimulator(use_ray_tracing=False, max_order=3, leave_length_unchanged=True, p=p))
+        # Ray tracing draws from a generator that cannot be seeded; the image source method is deterministic.
+        transforms.append(a.RoomSimulator(use_ray_tracing=False, max_order=3, leave_length_unchanged=True, p=p))
     if (snr := augmentation.snr_db) is not None:
         if augmentation.noise_folder is None:
-            chain.append(a.AddGaussianSNR(min_snr_db=snr[0], max_snr_db=snr[1], p=p))
+            transforms.append(a.AddGaussianSNR(min_snr_db=snr[0], max_snr_db=snr[1], p=p))
         else:
-            sounds = _sounds(augmentation)
-            chain.append(a.AddBackgroundNoise(sounds_path=sounds, min_snr_db=snr[0], max_snr_db=snr[1], p=p))
+            sounds = _noise_files(augmentation)
+            transforms.append(a.AddBackgroundNoise(sounds_path=sounds, min_snr_db=snr[0], max_snr_db=snr[1], p=p))
     if (gain := augmentation.gain_db) is not None:
-        chain.append(a.Gain(min_gain_db=gain[0], max_gain_db=gain[1], p=p))
-    return a.Compose(chain)
+        transforms.append(a.Gain(min_gain_db=gain[0], max_gain_db=gain[1], p=p))
+    return a.Compose(transforms)
 
 
-def _sounds(augmentation: Augmentation) -> list[str]:
+def _noise_files(augmentation: Augmentation) -> list[str]:
     folder = augmentation.noise_folder
     assert folder is not None
-    # Sorted, or the order of the file system would decide which noise a seed draws.
-    found = sorted(str(path) for path in folder.expanduser().rglob("*") if path.suffix.lower() in SOUNDS)
-    if not found:
-        endings = ", ".join(sorted(SOUNDS))
-        raise UserError(f"augmentation {augmentation.name}: noise_folder {folder} holds no recordings ({endings})")
-    return found
+    # Sorted, because a seed must not draw other noise with another order of the file system.
+    files = sorted(str(path) for path in folder.expanduser().rglob("*") if path.suffix.lower() in NOISE_SUFFIXES)
+    if not files:
+        suffixes = ", ".join(sorted(NOISE_SUFFIXES))
+        raise UserError(f"augmentation {augmentation.name}: noise_folder {folder} contains no recordings ({suffixes})")
+    return files

@@ -1,4 +1,4 @@
-"""Which examples a trial sees in which order, and batches of them as tensors."""
+"""Order the training examples of a trial, and collate batches of tensors."""
 
 import itertools
 import queue
@@ -14,16 +14,21 @@ from torch import Tensor
 from transformers import WhisperTokenizer
 
 IGNORED = -100
-WINDOW = 50  # batches within which length_order arranges
+WINDOW = 50  # batches that length_order sorts together
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """input_features (clips, mel bins, frames) fp32; decoder_input_ids and labels (clips, tokens), -100 is no label.
+    """A batch of model inputs and labels.
 
-    With a `depth` the features are what so many layers of the encoder made of them: (clips, positions, width).
+    Attributes:
+        input_features: Log-mel features, fp32, of shape (clips, mel bins, frames); with a `depth`, encoder states of
+            shape (clips, positions, width).
+        decoder_input_ids: Token ids of shape (clips, tokens).
+        labels: Token ids of shape (clips, tokens); -100 is ignored in the loss.
+        depth: Number of encoder layers that computed `input_features`; None for log-mel features.
     """
 
     input_features: Tensor
@@ -32,25 +37,31 @@ class Batch:
     depth: int | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device; from pinned memory the copy runs beside the computation."""
-        return self._with(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
+        """Return the batch on a device; from pinned memory the copy is asynchronous."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
 
     def pinned(self) -> "Batch":
-        """The same batch in page-locked memory, from which a GPU copies by itself; what is there already stays."""
-        return self._with(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
+        """Return the batch in page-locked memory; tensors on a GPU stay there."""
+        return self._map(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
-    def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(change(self.input_features), change(self.decoder_input_ids), change(self.labels), self.depth)
 
     @property
     def label_tokens(self) -> int:
-        """Tokens that count in the loss."""
+        """Number of tokens in the loss."""
         return int((self.labels != IGNORED).sum())
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one process computes of an optimizer step, and the size of the whole step over all processes."""
+    """The part of an optimizer step that one process computes.
+
+    Attributes:
+        micro_batches: The batches of this process.
+        examples: Number of examples of the step, over all processes.
+        label_tokens: Number of label tokens of the step, over all processes.
+    """
 
     micro_batches: Sequence[Batch]
     examples: int
@@ -58,68 +69,76 @@ class Step:
 
 
 def label_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -> list[int]:
-    """<|startoftranscript|><|language|><|task|><|notimestamps|> text <|endoftext|>.
+    """Return the ids of <|startoftranscript|><|language|><|task|><|notimestamps|> text <|endoftext|>.
 
-    The text begins with a space, as in Whisper's own training.
+    The text starts with a space, as in Whisper's own training.
     """
     tokenizer.set_prefix_tokens(language=language, task=task, predict_timestamps=False)
     ids: list[int] = tokenizer(f" {text.strip()}").input_ids
     return ids
 
 
-def labelled(inputs: Tensor, labels: Sequence[list[int]], pad: int, depth: int | None = None) -> Batch:
-    """A batch of what the encoder takes and its labels, padded; the decoder sees each token and predicts the next."""
+def make_batch(inputs: Tensor, labels: Sequence[list[int]], pad: int, depth: int | None = None) -> Batch:
+    """Collate a batch: the decoder input is all label tokens but the last, the targets are all but the first.
+
+    Args:
+        inputs: Input of the encoder, or its states after `depth` layers.
+        labels: Label tokens of each clip, the prompt included.
+        pad: Token that pads the decoder input.
+        depth: See `Batch`.
+    """
     ids = torch.full((len(labels), max(map(len, labels))), IGNORED)
-    for place, own in enumerate(labels):
-        ids[place, : len(own)] = torch.tensor(own)
-    seen, targets = ids[:, :-1], ids[:, 1:].contiguous()
-    return Batch(inputs, seen.masked_fill(seen == IGNORED, pad), targets, depth)
+    for index, tokens in enumerate(labels):
+        ids[index, : len(tokens)] = torch.tensor(tokens)
+    decoder_input, targets = ids[:, :-1], ids[:, 1:].contiguous()
+    return Batch(inputs, decoder_input.masked_fill(decoder_input == IGNORED, pad), targets, depth)
 
 
 def example_order(rows: Sequence[int], seed: int) -> Iterator[int]:
-    """The rows a trial trains on, in order and without end: a fresh permutation each epoch."""
+    """Yield training rows without end, in a new permutation each epoch."""
     for epoch in itertools.count():
         yield from (rows[i] for i in np.random.default_rng([seed, epoch]).permutation(len(rows)))
 
 
 def length_order(order: Iterable[int], lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[int]:
-    """The same examples in another order: batches of labels of about one length, so that little is padding.
+    """Reorder examples so that batches contain labels of similar length, which reduces padding.
 
-    Windows of 50 batches are sorted by `lengths[row]`, cut into batches, and the batches shuffled; a window's
-    examples stay in it, so every stretch of training sees nearly what it saw before. The last batch stays last.
+    Windows of 50 batches are sorted by `lengths[row]`, cut into batches, and the batches shuffled. Examples stay in
+    their window, so that each part of training sees nearly the same examples as before. The incomplete batch stays
+    last.
     """
     generator = np.random.default_rng([seed, 1])
-    for drawn in batched(order, WINDOW * batch_size):
-        window = sorted(drawn, key=lambda row: (lengths[row], row))
-        whole = len(window) // batch_size
-        # The rest is drawn from everywhere, or the last batch would always be of the longest.
-        spare = set(generator.choice(len(window), len(window) - whole * batch_size, replace=False).tolist())
-        full = [row for place, row in enumerate(window) if place not in spare]
-        for batch in generator.permutation(whole):
+    for examples in batched(order, WINDOW * batch_size):
+        window = sorted(examples, key=lambda row: (lengths[row], row))
+        complete = len(window) // batch_size
+        # The rest is drawn at random; else the last batch would always contain the longest.
+        rest = set(generator.choice(len(window), len(window) - complete * batch_size, replace=False).tolist())
+        full = [row for index, row in enumerate(window) if index not in rest]
+        for batch in generator.permutation(complete):
             yield from full[batch * batch_size : (batch + 1) * batch_size]
-        yield from (row for place, row in enumerate(window) if place in spare)
+        yield from (row for index, row in enumerate(window) if index in rest)
 
 
-def occurrences(order: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Each example with how often it was there before: 0 in the first epoch, 1 in the second."""
+def with_epochs(order: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield each example with the number of times it occurred before: 0 in the first epoch, 1 in the second."""
     seen: Counter[int] = Counter()
     for row in order:
         yield row, seen[row]
         seen[row] += 1
 
 
-def prefetched(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
-    """The same items, made in a thread up to `ahead` before they are asked for; its errors are raised here.
+def prefetch(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
+    """Compute up to `ahead` items in advance, in one thread, in their order.
 
-    One thread, so that the items are made in their order. It ends when the iterator is exhausted or closed.
+    Errors of the thread are raised by the iterator. The thread ends when the iterator is exhausted or closed.
     """
     ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()
 
-    def put(more: bool, value: T | BaseException | None) -> bool:
+    def put(is_item: bool, value: T | BaseException | None) -> bool:
         while not stopped.is_set():
             try:
-                ready.put((more, value), timeout=0.1)
+                ready.put((is_item, value), timeout=0.1)
                 return True
             except queue.Full:
                 continue
@@ -138,8 +157,8 @@ def prefetched(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
     thread.start()
     try:
         while True:
-            more, value = ready.get()
-            if more:
+            is_item, value = ready.get()
+            if is_item:
                 yield cast(T, value)
             elif isinstance(value, BaseException):
                 raise value
@@ -151,28 +170,28 @@ def prefetched(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
 
 
 def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Consecutive pieces of at most `size` items."""
+    """Yield consecutive slices of at most `size` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The same of an iterator, which may have no end."""
+    """Yield consecutive lists of at most `size` items of an iterable, which may be infinite."""
     iterator = iter(items)
-    while piece := list(itertools.islice(iterator, size)):
-        yield piece
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
 
 
-def joined(batches: Sequence[Batch], pad: int) -> Batch:
-    """Batches of equal inputs one behind the other, their labels padded to the longest."""
+def concatenate_batches(batches: Sequence[Batch], pad: int) -> Batch:
+    """Concatenate batches with inputs of the same shape; decoder inputs and labels are padded to the longest."""
     length = max(batch.labels.shape[1] for batch in batches)
 
-    def filled(tokens: Tensor, value: int) -> Tensor:
+    def padded(tokens: Tensor, value: int) -> Tensor:
         return torch.nn.functional.pad(tokens, (0, length - tokens.shape[1]), value=value)
 
     return replace(
         batches[0],
         input_features=torch.cat([batch.input_features for batch in batches]),
-        decoder_input_ids=torch.cat([filled(batch.decoder_input_ids, pad) for batch in batches]),
-        labels=torch.cat([filled(batch.labels, IGNORED) for batch in batches]),
+        decoder_input_ids=torch.cat([padded(batch.decoder_input_ids, pad) for batch in batches]),
+        labels=torch.cat([padded(batch.labels, IGNORED) for batch in batches]),
     )

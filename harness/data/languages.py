@@ -1,4 +1,4 @@
-"""Language codes -> those of Whisper's tokens, by a named proxy where Whisper has none."""
+"""Map languages of corpora to the languages of Whisper's tokens."""
 
 import functools
 
@@ -6,7 +6,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGU
 
 from harness.errors import UserError, nearest
 
-# Codes of corpora (FLEURS, Common Voice, ISO 639-3) whose first part is not Whisper's own.
+# Codes of corpora (FLEURS, Common Voice, ISO 639-3) whose first part is not Whisper's code.
 ALIASES = {
     "cmn": "zh", "nb": "no", "nob": "no", "nno": "nn", "fil": "tl", "jv": "jw", "iw": "he", "in": "id", "ory": "or",
     "swe": "sv", "eng": "en", "deu": "de", "ger": "de", "nld": "nl", "dut": "nl", "fra": "fr", "fre": "fr",
@@ -15,8 +15,8 @@ ALIASES = {
 }  # fmt: skip
 
 
-def code(given: str) -> str:
-    """A language's name or locale as a plain code: Swedish, sv-SE and sv_se become sv."""
+def language_code(given: str) -> str:
+    """Return the code of a language's name or locale: "sv" for Swedish, sv-SE and sv_se."""
     lowered = given.strip().lower()
     first = lowered.replace("_", "-").split("-")[0]
     return TO_LANGUAGE_CODE.get(lowered) or ALIASES.get(first, first)
@@ -24,12 +24,19 @@ def code(given: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def token_language(given: str, proxy: str | None) -> tuple[str, str | None]:
-    """The language whose token a label bears, and the spoken one where the two differ.
+    """Return the language of the label's token.
+
+    Args:
+        given: Name or locale of the spoken language.
+        proxy: The language whose token to use if Whisper does not know the spoken one.
+
+    Returns:
+        Code of the token's language, and code of the spoken language if it is another one, else None.
 
     Raises:
-        UserError: if Whisper does not know the language and no proxy that it knows is named.
+        UserError: Whisper knows neither the language nor the proxy.
     """
-    spoken = code(given)
+    spoken = language_code(given)
     if spoken in LANGUAGES:
         return spoken, None
     if not proxy:
@@ -37,6 +44,6 @@ def token_language(given: str, proxy: str | None) -> tuple[str, str | None]:
             f"{given!r} is not among Whisper's languages; {nearest(spoken, LANGUAGES)}\n       for a language that "
             "Whisper does not know, name a related one in the task: proxy_language: CODE"
         )
-    if code(proxy) not in LANGUAGES:
+    if language_code(proxy) not in LANGUAGES:
         raise UserError(f"proxy_language {proxy!r} is not among Whisper's languages; {nearest(proxy, LANGUAGES)}")
-    return code(proxy), spoken
+    return language_code(proxy), spoken

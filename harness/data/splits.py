@@ -1,4 +1,4 @@
-"""Which utterance is for training, for choosing, and for the final comparison; and how often it is seen."""
+"""Assign utterances to train, validation and test, and detect leaks between the splits."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -6,74 +6,75 @@ from collections.abc import Iterable, Mapping
 from harness.errors import UserError, nearest
 from harness.spec.task import SPLITS, Split, Task, Utterance
 
-FRACTION = 0.1  # of a source's utterances, for a split that the source does not give
-AT_MOST = 500  # utterances in such a split, of one source
+FRACTION = 0.1  # of a source's utterances, for a split that the source lacks
+MAX_UTTERANCES = 500  # in such a split, per source
 
 
-def assign(task: Task, utterances: list[Utterance]) -> tuple[list[Utterance], list[str], list[dict[str, object]]]:
-    """Give every utterance without a split one, source by source, and cut from train what a source does not give.
+def assign_splits(
+    task: Task, utterances: list[Utterance]
+) -> tuple[list[Utterance], list[str], list[dict[str, object]]]:
+    """Assign every utterance to a split, source by source; splits that a source lacks are cut from its train.
 
-    Official splits stay as they are. What is cut shares no speaker (or other group, see Task.held_out) with train
-    where groups allow it; validation is cut in the way that test differs from train: by utterance where those two
-    share their groups. The order in which groups are drawn is by a hash of seed and name, so a recording that is
-    added later moves no other.
+    Official splits are not changed. A split that is cut shares no speaker (or other group, see Task.held_out) with
+    train where the groups allow it. Validation is cut like the official test: by utterance if test and train share
+    groups. Groups are drawn in the order of a hash of seed and name, so that adding a recording moves no other.
 
     Returns:
-        The utterances; notes for people; and what was cut, by which rule, seed and groups, for the data report.
+        The utterances; notes for the user; and the rule, seed and groups of each cut, for the data report.
 
     Raises:
-        UserError: if a split stays empty, or a held-out rule cannot be kept.
+        UserError: A split stays empty, or a held-out rule is violated.
     """
-    _check_rule(task, utterances)
-    placed: list[Utterance] = []
+    _check_held_out(task, utterances)
+    assigned: list[Utterance] = []
     notes: list[str] = []
     cuts: list[dict[str, object]] = []
     for name, source in zip(task.source_names(), task.sources, strict=True):
-        own = [u for u in utterances if u.dataset == name]
-        whole = source.split is not None
-        done = own if whole else _complete(task, name, own, notes, cuts)
-        placed += _capped(task, name, done, source.caps, notes)
+        members = [u for u in utterances if u.dataset == name]
+        if source.split is None:
+            members = _cut_missing_splits(task, name, members, notes, cuts)
+        assigned += _apply_caps(task, name, members, source.caps, notes)
     for split in SPLITS:
-        if not any(u.split == split for u in placed):
+        if not any(u.split == split for u in assigned):
             raise UserError(
                 f"task {task.name}: no utterances for {split}: {len(utterances)} in all, and it could not be cut"
             )
-    return placed, notes, cuts
+    return assigned, notes, cuts
 
 
-def _complete(
-    task: Task, source: str, own: list[Utterance], notes: list[str], cuts: list[dict[str, object]]
+def _cut_missing_splits(
+    task: Task, source: str, members: list[Utterance], notes: list[str], cuts: list[dict[str, object]]
 ) -> list[Utterance]:
-    placed = [u if u.split else u.model_copy(update={"split": "train"}) for u in own]
+    assigned = [u if u.split else u.model_copy(update={"split": "train"}) for u in members]
     for split in ("test", "validation"):
-        train = [u for u in placed if u.split == "train"]
-        if len(train) < 2 or any(u.split == split for u in placed):
+        train = [u for u in assigned if u.split == "train"]
+        if len(train) < 2 or any(u.split == split for u in assigned):
             continue
-        rule = _rule(task, train)
+        rule = _cut_rule(task, train)
         if rule != "utterance" and task.held_out == "auto" and split == "validation":
-            test = [u for u in placed if u.split == "test"]
+            test = [u for u in assigned if u.split == "test"]
             rule = "utterance" if _groups(train, rule) & _groups(test, rule) else rule
         chosen, groups = _cut(train, rule, task.split_seed)
         if not chosen:
             continue
-        placed = [u.model_copy(update={"split": split}) if u.id in chosen else u for u in placed]
+        assigned = [u.model_copy(update={"split": split}) if u.id in chosen else u for u in assigned]
         notes.append(f"{split} was cut from {source}'s train by {rule} ({len(chosen)} utterances)")
         cuts.append({"split": split, "source": source, "by": rule, "seed": task.split_seed, "groups": groups})
-    return placed
+    return assigned
 
 
-def _rule(task: Task, train: list[Utterance]) -> str:
-    """What a cut is made by: a group's name or "utterance"; `auto` is speaker where at least three are named."""
+def _cut_rule(task: Task, train: list[Utterance]) -> str:
+    """Return a group's name or "utterance"; `auto` means speaker if all are known and there are at least three."""
     if task.held_out == "auto":
-        named = all(u.speaker for u in train) and len(_groups(train, "speaker")) >= 3
-        return "speaker" if named else "utterance"
+        known = all(u.speaker for u in train) and len(_groups(train, "speaker")) >= 3
+        return "speaker" if known else "utterance"
     if task.held_out == "utterance":
         return "utterance"
     if any(u.group(task.held_out) is None for u in train):
-        there = {"speaker", "condition", "dataset", *(name for u in train for name in u.groups)}
+        valid = {"speaker", "condition", "dataset", *(name for u in train for name in u.groups)}
         raise UserError(
             f"task {task.name}: held_out is {task.held_out!r}, but {train[0].dataset} has utterances without it; "
-            f"{nearest(task.held_out, there | {'auto', 'utterance'})}"
+            f"{nearest(task.held_out, valid | {'auto', 'utterance'})}"
         )
     return task.held_out
 
@@ -83,15 +84,15 @@ def _groups(utterances: Iterable[Utterance], name: str) -> set[str]:
 
 
 def _cut(train: list[Utterance], rule: str, seed: int) -> tuple[set[str], list[str]]:
-    """Ids for a split, and the groups they are all of; whole groups until a tenth is reached, at most a third."""
-    wanted = min(AT_MOST, max(1, round(FRACTION * len(train))))
+    """Return ids and groups of a new split: whole groups until a tenth is reached, at most a third of the groups."""
+    wanted = min(MAX_UTTERANCES, max(1, round(FRACTION * len(train))))
     if rule == "utterance":
-        return set(_drawn([u.id for u in train], seed)[:wanted]), []
-    groups = _drawn(_groups(train, rule), seed)
-    most = len(groups) // 3 if len(groups) >= 3 else len(groups) - 1
+        return set(_hash_order([u.id for u in train], seed)[:wanted]), []
+    groups = _hash_order(_groups(train, rule), seed)
+    limit = len(groups) // 3 if len(groups) >= 3 else len(groups) - 1
     chosen: set[str] = set()
     taken: list[str] = []
-    for group in groups[:most]:
+    for group in groups[:limit]:
         if len(chosen) >= wanted:
             break
         chosen |= {u.id for u in train if u.group(rule) == group}
@@ -99,37 +100,38 @@ def _cut(train: list[Utterance], rule: str, seed: int) -> tuple[set[str], list[s
     return chosen, taken
 
 
-def _drawn(names: Iterable[str], seed: int) -> list[str]:
+def _hash_order(names: Iterable[str], seed: int) -> list[str]:
+    """Sort names pseudo-randomly, each independently of the others."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
-def _capped(
+def _apply_caps(
     task: Task, source: str, utterances: list[Utterance], caps: Mapping[Split, int], notes: list[str]
 ) -> list[Utterance]:
-    """Drop what is over a source's caps; which stay is drawn by hash, their order is kept."""
-    for split, most in caps.items():
+    """Drop utterances beyond a source's caps; those that stay are drawn by hash and keep their order."""
+    for split, cap in caps.items():
         members = [u.id for u in utterances if u.split == split]
-        if len(members) > most:
-            kept = set(_drawn(members, task.split_seed)[:most])
+        if len(members) > cap:
+            kept = set(_hash_order(members, task.split_seed)[:cap])
             utterances = [u for u in utterances if u.split != split or u.id in kept]
-            notes.append(f"{source}: {most} of {len(members)} utterances of {split} are used (caps)")
+            notes.append(f"{source}: {cap} of {len(members)} utterances of {split} are used (caps)")
     return utterances
 
 
-def _check_rule(task: Task, utterances: list[Utterance]) -> None:
-    """A held-out rule that is named must hold for official splits too."""
+def _check_held_out(task: Task, utterances: list[Utterance]) -> None:
+    """Check that official splits follow a held-out rule that the task names."""
     if task.held_out in ("auto", "utterance"):
         return
     shared = shared_groups(utterances, task.held_out, "train", "test")
     if shared:
         raise UserError(
-            f"task {task.name}: held_out is {task.held_out}, but train and test share {_some(shared)}; "
-            "mend the split column, or set held_out: auto to accept and report it"
+            f"task {task.name}: held_out is {task.held_out}, but train and test share {_abbreviated(shared)}; "
+            "correct the split column, or set held_out: auto to accept and report it"
         )
 
 
 def shared_groups(utterances: list[Utterance], name: str, one: str, other: str) -> list[str]:
-    """Values of a group that two splits share, as SOURCE/VALUE: a speaker 1 of two sources is two people."""
+    """Return the values of a group that two splits share, as SOURCE/VALUE: equal names in two sources are different."""
 
     def values(split: str) -> set[str]:
         members = (u for u in utterances if u.split == split and u.group(name) is not None)
@@ -138,40 +140,52 @@ def shared_groups(utterances: list[Utterance], name: str, one: str, other: str) 
     return sorted(values(one) & values(other))
 
 
-def _some(names: list[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _abbreviated(names: list[str], limit: int = 10) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
-def leaks(utterances: list[Utterance], digests: dict[str, str]) -> list[dict[str, object]]:
-    """What test or validation shares with train, and test with validation: the same audio, or the same speaker."""
-    found: list[dict[str, object]] = []
+def find_leaks(utterances: list[Utterance], digests: dict[str, str]) -> list[dict[str, object]]:
+    """Find the same audio or the same speaker in two splits, for the data report.
+
+    Args:
+        utterances: The prepared utterances.
+        digests: Digest of each utterance's audio by id.
+    """
+    leaks: list[dict[str, object]] = []
     for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
         first = {digests[u.id]: u.id for u in utterances if u.split == one and u.id in digests}
         pairs = [[first[digests[u.id]], u.id] for u in utterances if u.split == other and digests.get(u.id) in first]
         if pairs:
-            found.append({"what": "same audio", "splits": [one, other], "count": len(pairs), "found": pairs[:100]})
+            leaks.append({"what": "same audio", "splits": [one, other], "count": len(pairs), "found": pairs[:100]})
         speakers = shared_groups(utterances, "speaker", one, other)
         if speakers:
-            found.append(
+            leaks.append(
                 {"what": "same speaker", "splits": [one, other], "count": len(speakers), "found": speakers[:100]}
             )
-    return found
+    return leaks
 
 
-def leak_notes(found: list[dict[str, object]]) -> list[str]:
-    """The leaks in sentences that name the first of them."""
+def describe_leaks(leaks: list[dict[str, object]]) -> list[str]:
+    """Return a note for each leak, with the first five items."""
     notes = []
-    for leak in found:
+    for leak in leaks:
         splits, items = leak["splits"], leak["found"]
         assert isinstance(splits, list) and isinstance(items, list)
         names = [" = ".join(item) if isinstance(item, list) else item for item in items]
-        notes.append(f"leak: {leak['what']} in {splits[0]} and {splits[1]} ({leak['count']}): {_some(names, 5)}")
+        notes.append(f"leak: {leak['what']} in {splits[0]} and {splits[1]} ({leak['count']}): {_abbreviated(names, 5)}")
     return notes
 
 
-def weighted(rows: list[int], weight: float, seed: int, names: list[str]) -> list[int]:
-    """Rows repeated by a weight: 2.5 is each twice and a drawn half of them a third time."""
+def repeat_by_weight(rows: list[int], weight: float, seed: int, names: list[str]) -> list[int]:
+    """Repeat rows by a weight: 2.5 means each row twice and a random half of them a third time.
+
+    Args:
+        rows: The rows.
+        weight: The weight of their source.
+        seed: The seed of the random part.
+        names: Name of every row of the data set, which the draw depends on.
+    """
     whole, part = int(weight), weight - int(weight)
-    extra = set(_drawn([names[row] for row in rows], seed)[: round(part * len(rows))])
+    extra = set(_hash_order([names[row] for row in rows], seed)[: round(part * len(rows))])
     return [row for row in rows for _ in range(whole + (names[row] in extra))]

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
 from harness.data.audio import SAMPLE_RATE
-from harness.data.batches import chunks, labelled
+from harness.data.batches import chunks, make_batch
 from harness.data.store.prepare import Speech
 from harness.hardware.clock import Clock
 from harness.hardware.memory import is_cuda_error, is_out_of_memory
@@ -174,7 +174,7 @@ class Decoder:
 
     def _losses(self, states: Tensor, labels: list[list[int]]) -> list[float]:
         layers = self.base.model.config.encoder_layers
-        batch = labelled(states, labels, self.base.processor.tokenizer.pad_token_id, layers)
+        batch = make_batch(states, labels, self.base.processor.tokenizer.pad_token_id, layers)
         with torch.inference_mode(), self.accelerator.autocast():
             losses: list[float] = utterance_losses(self.model, batch.to(self.accelerator.device)).tolist()
         return losses

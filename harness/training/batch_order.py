@@ -17,10 +17,10 @@ from harness.data.batches import (
     batched,
     chunks,
     example_order,
-    labelled,
     length_order,
-    occurrences,
-    prefetched,
+    make_batch,
+    prefetch,
+    with_epochs,
 )
 from harness.data.store.waveforms import open_waveforms
 from harness.model.encoder_cache import EncoderStates, LogMelInputs
@@ -62,7 +62,7 @@ def training_steps(
     examples: Iterable[int] = _examples(context, budget.examples_in_all(batch_size), seed, longest_first)
     if config.group_by_length:
         examples = length_order(examples, [len(ids) for ids in context.labels], batch_size, seed)
-    step_examples = itertools.islice(batched(occurrences(examples), batch_size), skip, None)
+    step_examples = itertools.islice(batched(with_epochs(examples), batch_size), skip, None)
     if encoder_states:
         read, depth = _cached_state_reader(encoder_states), encoder_states.depth
     else:
@@ -70,7 +70,7 @@ def training_steps(
     steps = _build_steps(context, config, step_examples, read, depth, rank, processes)
     # The thread that prefetches may draw from NumPy's global generator, which Whisper's own masking uses.
     masked = config.mask_time_prob > 0 or config.mask_feature_prob > 0
-    yield from steps if context.base.device.type == "cpu" or masked else prefetched(steps)
+    yield from steps if context.base.device.type == "cpu" or masked else prefetch(steps)
 
 
 def rows_used(context: TrainerContext, config: TrialConfig, order: Train, processes: int) -> list[int]:
@@ -100,15 +100,15 @@ def _build_steps(
 ) -> Iterator[Step]:
     cuda = context.base.device.type == "cuda"
 
-    def make_batch(examples: Sequence[tuple[int, int]]) -> Batch:
+    def build_batch(examples: Sequence[tuple[int, int]]) -> Batch:
         rows, epochs = zip(*examples, strict=True)
-        return labelled(read(rows, epochs), [context.labels[row] for row in rows], context.pad_token, depth)
+        return make_batch(read(rows, epochs), [context.labels[row] for row in rows], context.pad_token, depth)
 
     for examples in step_examples:
         own = examples[rank::processes]
         parts = chunks(range(len(own)), config.per_device_train_batch_size)
-        micro_batches = [make_batch([own[index] for index in part]) for part in parts]
-        micro_batches = micro_batches or [_without_loss(make_batch(examples[:1]))]
+        micro_batches = [build_batch([own[index] for index in part]) for part in parts]
+        micro_batches = micro_batches or [_without_loss(build_batch(examples[:1]))]
         tokens = sum(len(context.labels[row]) - 1 for row, _ in examples)
         yield Step([batch.pinned() if cuda else batch for batch in micro_batches], len(examples), tokens)
 

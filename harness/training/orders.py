@@ -128,7 +128,7 @@ def prepare_speech(
         max_label_tokens,
         Path(order.cache_dir),
         vocabulary=hashlib.sha256(vocabulary).hexdigest()[:16],
-        say=progress,
+        progress=progress,
     )
 
 

@@ -18,7 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from harness.data.batches import Batch, joined
+from harness.data.batches import Batch, concatenate_batches
 from harness.errors import DISK_FULL, UserError, is_disk_full
 from harness.hardware.clock import Clock
 from harness.hardware.memory import is_cuda_error, is_out_of_memory, process_memory, reset_peak_memory
@@ -274,7 +274,7 @@ class PackedTraining:
         lengths = [batch.labels.shape[1] for batch in batches]
         autocast = trials[0].requested.accelerator.autocast
         with self.model.with_adapters(adapters, lengths) as model, autocast():
-            logits = logits_of(model, joined(batches, self.context.pad_token))
+            logits = logits_of(model, concatenate_batches(batches, self.context.pad_token))
         losses = []
         for trial, batch, own in zip(trials, batches, logits.chunk(len(trials)), strict=True):
             assert trial.loss is not None

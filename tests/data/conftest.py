@@ -27,10 +27,10 @@ def words(text: str, language: str) -> int:
 def prepared(tmp_path: Path, extractor: WhisperFeatureExtractor) -> Prepare:
     """Prepare a task given by its fields, into a cache of this test."""
 
-    def run(cache: Path | None = None, max_label_tokens: int = 448, say=lambda text: None, **fields) -> Speech:
+    def run(cache: Path | None = None, max_label_tokens: int = 448, progress=lambda text: None, **fields) -> Speech:
         fields = {"name": "test", "language": "en", "max_bad_fraction": 1.0, **fields}
         task = Task.parse(fields, "test")
-        return prepare(task, extractor, words, max_label_tokens, cache or tmp_path / "cache", say=say)
+        return prepare(task, extractor, words, max_label_tokens, cache or tmp_path / "cache", progress=progress)
 
     return run
 

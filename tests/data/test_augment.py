@@ -53,7 +53,7 @@ def test_gain_and_stretch_do_what_their_numbers_say(voice):
 
 
 def test_noise_comes_from_the_folder(tmp_path, voice):
-    with pytest.raises(UserError, match="holds no recordings"):
+    with pytest.raises(UserError, match="contains no recordings"):
         augment(voice, always(noise_folder=tmp_path / "empty", snr_db=(0, 0)), 1, 0, "a")
     write_clip(tmp_path / "noise/hum.wav", 3.0, pitch=3000)
     noisy = augment(voice, always(noise_folder=tmp_path / "noise", snr_db=(0, 0)), 1, 0, "a")

@@ -77,7 +77,7 @@ def test_nan_samples(folder, prepared):
     soundfile.write(folder / "nan.wav", wave, 16_000, subtype="FLOAT")
     add(folder, rows, "nan.wav")
     speech = prepared(folder=folder)
-    assert excluded(speech, "nan.wav")["detail"] == "holds samples that are not finite"
+    assert excluded(speech, "nan.wav")["detail"] == "contains samples that are not finite"
     assert np.isfinite(speech.features).all()
 
 
@@ -126,7 +126,7 @@ def test_a_path_that_leaves_the_folder(tmp_path, prepared, path):
     write_clip(place / "a.wav")
     (place / "m.jsonl").write_text(json.dumps({"audio_filepath": path, "text": "x"}))
     source = {"kind": "manifest", "folder": place, "manifests": "m.jsonl"}
-    with pytest.raises(UserError, match=r"m.jsonl line 1: .* does not lie in"):
+    with pytest.raises(UserError, match=r"m.jsonl line 1: .* is not in"):
         prepared(sources=[source])
 
 
@@ -135,7 +135,7 @@ def test_a_link_that_leads_out_of_the_folder(tmp_path, folder, prepared):
     rows = make_folder(folder)
     (folder / "inside.wav").symlink_to(tmp_path / "outside.wav")
     add(folder, rows, "inside.wav")
-    with pytest.raises(UserError, match="does not lie in"):
+    with pytest.raises(UserError, match=r"is not in .*speech"):
         prepared(folder=folder)
 
 
@@ -212,14 +212,14 @@ def test_a_full_disk_keeps_what_is_done(folder, prepared, monkeypatch, tmp_path)
         append(file, content)
 
     monkeypatch.setattr(building, "_append", full)
-    with pytest.raises(UserError, match=r"(?s)the disk is full.*--cache-dir.*goes on from there"):
+    with pytest.raises(UserError, match=r"(?s)the disk is full.*--cache-dir.*run the same command again"):
         prepared(folder=folder)
     monkeypatch.setattr(building, "_append", append)
-    loaded, load = [], building.load
-    monkeypatch.setattr(building, "load", lambda *given: loaded.append(given) or load(*given))
+    loaded, load = [], building.decode_with_digest
+    monkeypatch.setattr(building, "decode_with_digest", lambda *given: loaded.append(given) or load(*given))
     resumed = prepared(folder=folder)
     assert len(loaded) == 8, "the first chunk was decoded again"
-    monkeypatch.setattr(building, "load", load)
+    monkeypatch.setattr(building, "decode_with_digest", load)
     fresh = prepared(folder=folder, cache=tmp_path / "other")
     np.testing.assert_array_equal(resumed.features, fresh.features)
     assert resumed.report == fresh.report
@@ -230,5 +230,5 @@ def test_too_little_room_is_said_before_the_work(folder, prepared, monkeypatch):
         free = 1_000_000
 
     monkeypatch.setattr(building.shutil, "disk_usage", lambda place: Usage)
-    with pytest.raises(UserError, match=r"12 clips take up to 0.0 GB, and .* has 0.0 GB left; make room"):
+    with pytest.raises(UserError, match=r"12 clips take up to 0.0 GB, and .* has 0.0 GB left; free some space"):
         prepared(folder=folder)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.batches import IGNORED, Batch, chunks, example_order, labelled, length_order, occurrences, prefetched
+from harness.data.batches import IGNORED, Batch, chunks, example_order, length_order, make_batch, prefetch, with_epochs
 
 
 def padding(order, lengths, size):
@@ -32,7 +32,7 @@ def test_length_order_changes_nothing_but_the_order(examples):
 
 
 def test_occurrences_count_what_was_seen_before():
-    assert list(occurrences([3, 1, 3, 3, 1])) == [(3, 0), (1, 0), (3, 1), (3, 2), (1, 1)]
+    assert list(with_epochs([3, 1, 3, 3, 1])) == [(3, 0), (1, 0), (3, 1), (3, 2), (1, 1)]
 
 
 def test_prefetched_keeps_the_order_and_runs_ahead():
@@ -43,7 +43,7 @@ def test_prefetched_keeps_the_order_and_runs_ahead():
             made.append(number)
             yield number
 
-    iterator = prefetched(items(), ahead=2)
+    iterator = prefetch(items(), ahead=2)
     assert next(iterator) == 0
     deadline = time.monotonic() + 5
     while len(made) < 3 and time.monotonic() < deadline:
@@ -57,7 +57,7 @@ def test_prefetched_raises_what_its_thread_raised():
         yield 1
         raise KeyError("broken")
 
-    iterator = prefetched(items())
+    iterator = prefetch(items())
     assert next(iterator) == 1
     with pytest.raises(KeyError, match="broken"):
         next(iterator)
@@ -68,14 +68,14 @@ def test_prefetched_leaves_no_thread_when_it_is_closed():
         while True:
             yield 1
 
-    iterator = prefetched(endless())
+    iterator = prefetch(endless())
     next(iterator)
     iterator.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
 def test_labels_are_padded_to_the_longest_of_the_batch():
-    batch = labelled(torch.zeros(2, 80, 30), [[1, 2, 3], [1, 2]], pad=9)
+    batch = make_batch(torch.zeros(2, 80, 30), [[1, 2, 3], [1, 2]], pad=9)
     assert batch.labels.tolist() == [[2, 3], [2, IGNORED]]
     assert batch.decoder_input_ids.tolist() == [[1, 2], [1, 2]]
 

@@ -14,7 +14,7 @@ from recordings import make_folder, write_clip
 
 from harness import cache as cache_command
 from harness.data.store import build as building
-from harness.data.store.entry import ABOUT, FEATURES
+from harness.data.store.entry import DESCRIPTION, FEATURES
 
 PREPARE = """
     import sys, time
@@ -24,15 +24,15 @@ PREPARE = """
     from harness.data.store.prepare import prepare
     from harness.spec.task import Task
     building.CHUNK = 4
-    load, seen = building.load, []
+    load, seen = building.decode_with_digest, []
     def slow(*given):
         seen.append(given)
         time.sleep({pause})
         return load(*given)
-    building.load = slow
+    building.decode_with_digest = slow
     task = Task.parse({{"name": "test", "language": "en", "folder": sys.argv[1]}}, "test")
     print("ready", flush=True)
-    speech = prepare(task, WhisperFeatureExtractor(), lambda text, language: 5, 448, Path(sys.argv[2]), say=print)
+    speech = prepare(task, WhisperFeatureExtractor(), lambda text, language: 5, 448, Path(sys.argv[2]), progress=print)
     print(f"decoded {{len(seen)}}, features {{hash(speech.features.tobytes())}}", flush=True)
 """
 
@@ -83,8 +83,8 @@ def entry(folder, prepared, tmp_path):
     features = np.array(first.features)
 
     def again(monkeypatch):
-        loaded, load = [], building.load
-        monkeypatch.setattr(building, "load", lambda *given: loaded.append(given) or load(*given))
+        loaded, load = [], building.decode_with_digest
+        monkeypatch.setattr(building, "decode_with_digest", lambda *given: loaded.append(given) or load(*given))
         speech = prepared(folder=folder)
         np.testing.assert_array_equal(speech.features, features)
         return len(loaded)
@@ -111,7 +111,7 @@ def test_a_damaged_entry_is_rebuilt(entry, monkeypatch, damage):
     elif damage == "gone":
         features.unlink()
     elif damage == "torn json":
-        os.truncate(place / ABOUT, 100)
+        os.truncate(place / DESCRIPTION, 100)
     elif damage == "no stamps":
         (place / "stamps.json").unlink()
     else:

@@ -9,8 +9,8 @@ from scipy.signal import resample_poly
 from transformers import WhisperFeatureExtractor
 
 from harness.data.audio import decode
-from harness.data.sources import read
-from harness.data.splits import assign
+from harness.data.sources import read_sources
+from harness.data.splits import assign_splits
 from harness.data.store.prepare import prepare
 from harness.errors import UserError
 from harness.spec.task import Task, Utterance
@@ -36,7 +36,7 @@ def task_of(path) -> Task:
 
 
 def read_folder(task):
-    return read(task, task.sources[0].folder / "unused cache").utterances
+    return read_sources(task, task.sources[0].folder / "unused cache").utterances
 
 
 def usable(path, *extra):
@@ -115,8 +115,8 @@ def test_stereo_at_44_1_khz_is_mixed_down_and_resampled(tmp_path):
 @pytest.mark.parametrize(
     "rows, columns, said",
     [
-        ([("../../etc/x", "a", "en")], ("file", "text", "language"), "does not lie in"),
-        ([("/etc/passwd", "a", "en")], ("file", "text", "language"), "does not lie in"),
+        ([("../../etc/x", "a", "en")], ("file", "text", "language"), "is not in"),
+        ([("/etc/passwd", "a", "en")], ("file", "text", "language"), "is not in"),
         ([("a.wav", "a", "en"), ("a.wav", "b", "en")], ("file", "text", "language"), "listed twice"),
         ([("a.wav", "en")], ("file", "language"), "no text column"),
         ([("a.wav", "a")], ("file", "text"), "no language"),
@@ -135,7 +135,7 @@ def test_a_table_from_a_spreadsheet_is_read(tmp_path):
 
 
 def test_a_folder_without_a_table_says_what_a_folder_of_speech_holds(tmp_path):
-    with pytest.raises(UserError, match=r"holds a metadata\.csv with columns file and text"):
+    with pytest.raises(UserError, match=r"contains a metadata\.csv with columns file and text"):
         read_folder(task_of(tmp_path))
 
 
@@ -156,16 +156,16 @@ def speakers_of(utterances, split):
 
 
 def test_splits_are_cut_by_speaker_where_none_are_given():
-    placed, notes, _ = assign(TASK, clips(100, 10))
+    placed, notes, _ = assign_splits(TASK, clips(100, 10))
     sets = [speakers_of(placed, split) for split in ("train", "validation", "test")]
     assert all(sets)
     assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
     assert len(notes) == 2 and all("by speaker" in note for note in notes)
-    assert assign(TASK, clips(100, 10))[0] == placed
+    assert assign_splits(TASK, clips(100, 10))[0] == placed
 
 
 def test_validation_is_cut_like_the_official_test():
-    placed, notes, _ = assign(TASK, [*clips(100, 5, "train"), *clips(20, 5, "test")])
+    placed, notes, _ = assign_splits(TASK, [*clips(100, 5, "train"), *clips(20, 5, "test")])
     assert sum(u.split == "validation" for u in placed) == 10
     assert "by utterance" in notes[0]
     assert sum(u.split == "test" for u in placed) == 20
@@ -173,4 +173,4 @@ def test_validation_is_cut_like_the_official_test():
 
 def test_too_little_to_split_is_an_error():
     with pytest.raises(UserError, match="could not be cut"):
-        assign(TASK, clips(1, 1))
+        assign_splits(TASK, clips(1, 1))

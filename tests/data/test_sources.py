@@ -100,7 +100,7 @@ def test_kaldi_with_segments(tmp_path, prepared):
 def test_kaldi_runs_no_command(tmp_path, prepared):
     (tmp_path / "wav.scp").write_text("utt1 touch /tmp/owned |\n")
     (tmp_path / "text").write_text("utt1 hello\n")
-    with pytest.raises(UserError, match="is a command, and none is run"):
+    with pytest.raises(UserError, match="is a command, which is not run"):
         prepared(sources=[{"kind": "kaldi", "folder": tmp_path}])
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.sources.corpora import read_common_voice, read_librispeech, read_speaker_folders
-from harness.data.sources.hub import export
+from harness.data.sources.hub import export_hub_dataset
 from harness.data.sources.manifests import read_kaldi, read_manifest
-from harness.data.sources.rows import Row, columns_of, utterances
+from harness.data.sources.rows import Row, columns_of, make_utterances
 from harness.data.sources.tables import read_folder
 from harness.spec.task import (
     Columns,
@@ -30,34 +30,34 @@ from harness.spec.task import (
 
 @dataclass(frozen=True)
 class Listing:
-    """What the sources list: utterances, and the folder of each source by its name."""
+    """The utterances of all sources, and the folder of each source by its name."""
 
     utterances: list[Utterance]
     folders: dict[str, Path]
 
     def path(self, utterance: Utterance) -> Path:
-        """Where a clip lies on this machine."""
+        """Return the path of an utterance's file on this machine."""
         return self.folders[utterance.dataset] / utterance.file
 
 
-def read(task: Task, cache: Path) -> Listing:
-    """List all sources; hub datasets are first streamed into `cache`.
+def read_sources(task: Task, cache: Path) -> Listing:
+    """List the utterances of all sources; hub datasets are first exported to `cache`.
 
     Raises:
-        UserError: if a source cannot be read, with its line where there is one.
+        UserError: A source cannot be read; the message names the line if there is one.
     """
-    listed: list[Utterance] = []
+    utterances: list[Utterance] = []
     folders: dict[str, Path] = {}
     for name, source in zip(task.source_names(), task.sources, strict=True):
         local = source
         if isinstance(source, HubSource):
             hub = source.model_dump(include={"split", "splits", "language", "proxy_language"})
             columns = columns_of(task, source).model_copy(update={"file": "file_name"})
-            local = FolderSource(folder=export(source, cache), columns=columns, name=name, **hub)
+            local = FolderSource(folder=export_hub_dataset(source, cache), columns=columns, name=name, **hub)
         assert not isinstance(local, HubSource)
         folders[name] = local.folder
-        listed += utterances(task, local, name, local.folder, _rows(local, columns_of(task, local)))
-    return Listing(listed, folders)
+        utterances += make_utterances(task, local, name, local.folder, _rows(local, columns_of(task, local)))
+    return Listing(utterances, folders)
 
 
 def _rows(source: Source, columns: Columns) -> Iterator[Row]:

@@ -1,19 +1,21 @@
-"""Corpora with a layout of their own: Common Voice, LibriSpeech, and one folder a speaker."""
+"""Read corpora with a layout of their own: Common Voice, LibriSpeech, and one folder per speaker."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from harness.data.sources.rows import Row, choose_columns, make_row
-from harness.data.sources.tables import records
+from harness.data.sources.tables import read_records
 from harness.errors import UserError, nearest
 from harness.spec.task import Columns, CommonVoiceSource, LibriSpeechSource, SpeakerFoldersSource
 
 COMMON_VOICE = {"train": "train", "dev": "validation", "test": "test"}
-AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".wma", ".webm", ".mp4"}  # the last are refused
+# The last five cannot be decoded; they are listed, so that they are reported.
+AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".wma", ".webm", ".mp4"}
 
 
 def read_common_voice(source: CommonVoiceSource, columns: Columns) -> Iterator[Row]:
-    """train.tsv, dev.tsv and test.tsv with their clips; the official splits have no speaker in common."""
+    """Read train.tsv, dev.tsv and test.tsv with their clips; these official splits share no speaker."""
     folder = source.folder
     missing = [name for name in ("clips", "train.tsv", "dev.tsv", "test.tsv") if not (folder / name).exists()]
     if missing:
@@ -23,30 +25,28 @@ def read_common_voice(source: CommonVoiceSource, columns: Columns) -> Iterator[R
         )
     for table, split in COMMON_VOICE.items():
         chosen: dict[str, str] | None = None
-        into = "train" if source.merge_validation and split == "validation" else split
-        for place, values in records(folder / f"{table}.tsv", source.encoding):
+        target = "train" if source.merge_validation and split == "validation" else split
+        for place, values in read_records(folder / f"{table}.tsv", source.encoding):
             if chosen is None:
                 chosen = choose_columns(columns, list(values), f"{table}.tsv")
             row = make_row(values, chosen, columns.groups, place)
-            # The segment column of single-word targets is no split; the table is.
-            yield Row(
-                place, f"clips/{row.file}", row.text, into, row.id, row.speaker, row.condition, row.language, row.groups
-            )
+            # The table determines the split, not its segment column, which marks single-word recordings.
+            yield replace(row, file=f"clips/{row.file}", split=target)
 
 
 def read_librispeech(source: LibriSpeechSource) -> Iterator[Row]:
-    """The lines of all .trans.txt files; speaker and chapter are folders."""
+    """Read the lines of all .trans.txt files; speaker and chapter are folders."""
     for subset, split in source.subsets.items():
         folder = source.folder / subset
         if not folder.is_dir():
-            there = [path.name for path in source.folder.glob("*/")] if source.folder.is_dir() else []
-            raise UserError(f"there is no subset {subset!r} in {source.folder}; {nearest(subset, there)}")
+            existing = [path.name for path in source.folder.glob("*/")] if source.folder.is_dir() else []
+            raise UserError(f"there is no subset {subset!r} in {source.folder}; {nearest(subset, existing)}")
         transcripts = sorted(folder.glob("*/*/*.trans.txt"))
         if not transcripts:
-            raise UserError(f"{folder} holds no SPEAKER/CHAPTER/*.trans.txt; is it LibriSpeech's own layout?")
+            raise UserError(f"{folder} contains no SPEAKER/CHAPTER/*.trans.txt; is it LibriSpeech's own layout?")
         for path in transcripts:
             speaker, chapter = path.parent.parent.name, path.parent.name
-            for number, line in enumerate(_text(path, source.encoding).split("\n"), start=1):
+            for number, line in enumerate(_read_text(path, source.encoding).split("\n"), start=1):
                 name, _, text = line.strip().partition(" ")
                 if name:
                     file = f"{subset}/{speaker}/{chapter}/{name}.flac"
@@ -54,27 +54,28 @@ def read_librispeech(source: LibriSpeechSource) -> Iterator[Row]:
 
 
 def read_speaker_folders(source: SpeakerFoldersSource, columns: Columns) -> Iterator[Row]:
-    """All clips below each speaker's folder; one without a transcript has an empty text and is left out later.
+    """Read all clips below each speaker's folder; a clip without a transcript has an empty text and is excluded later.
 
-    Where the source's `splits` name speakers, a speaker's folder is its split.
+    If the source's `splits` name speakers, the row's split is the name of the speaker's folder.
     """
     folder = source.folder
     texts = None if not source.texts else _shared_texts(folder / source.texts, columns, source.encoding)
     for speaker in sorted(path for path in folder.glob("*/") if not path.name.startswith(".")):
-        for clip in sorted(path for path in speaker.rglob("*") if path.suffix.lower() in AUDIO):
+        for clip in sorted(path for path in speaker.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES):
             file = clip.relative_to(folder).as_posix()
-            beside = clip.with_suffix(".txt")
+            transcript = clip.with_suffix(".txt")
             if texts is not None:
                 text = texts.get(clip.stem, "")
             else:
-                text = _text(beside, source.encoding).strip() if beside.is_file() else ""
+                text = _read_text(transcript, source.encoding).strip() if transcript.is_file() else ""
             yield Row(file, file, text, speaker.name if source.splits else "", speaker=speaker.name)
 
 
 def _shared_texts(path: Path, columns: Columns, encoding: str) -> dict[str, str]:
+    """Read a table with one text for all clips of the same name; return name -> text."""
     texts: dict[str, str] = {}
     key: str | None = None
-    for place, values in records(path, encoding):
+    for place, values in read_records(path, encoding):
         if key is None:
             names = (columns.id, columns.file, "id", "name", "file")
             key = next((name for name in names if name is not None and name in values), None)
@@ -88,7 +89,7 @@ def _shared_texts(path: Path, columns: Columns, encoding: str) -> dict[str, str]
     return texts
 
 
-def _text(path: Path, encoding: str) -> str:
+def _read_text(path: Path, encoding: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:

@@ -1,49 +1,38 @@
-"""Manifests in which a line is a recording: JSON lines as NeMo writes them, and Kaldi's data folders."""
+"""Read manifests with one recording per line: JSON lines as in NeMo, and Kaldi data folders."""
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.data.sources.rows import Row, choose_columns, make_row
-from harness.data.sources.tables import records
+from harness.data.sources.tables import read_records
 from harness.errors import UserError
 from harness.spec.task import Columns, KaldiSource, ManifestSource
 
 
 def read_manifest(source: ManifestSource, columns: Columns) -> Iterator[Row]:
-    """The lines of one manifest, or of one for each split.
+    """Read one manifest, or one per split.
 
     Raises:
-        UserError: a line that is no JSON object, or lacks its file or text.
+        UserError: A line is not a JSON object, or lacks its file or text.
     """
-    for split, path in by_split(source.manifests).items():
-        where = source.folder / path
-        if where.suffix not in (".jsonl", ".json", ".ndjson"):
-            raise UserError(f"{where} is no manifest of JSON lines; its name ends in .jsonl or .json")
-        for place, values in records(where, source.encoding):
+    for split, relative in paths_by_split(source.manifests).items():
+        path = source.folder / relative
+        if path.suffix not in (".jsonl", ".json", ".ndjson"):
+            raise UserError(f"{path} is not a manifest of JSON lines; its name must end in .jsonl or .json")
+        for place, values in read_records(path, source.encoding):
             chosen = choose_columns(columns, list(values), place)
             row = make_row(values, chosen, [name for name in columns.groups if name in values], place)
             offset = _seconds(values, "offset", place)
             duration = _seconds(values, "duration", place) if offset is not None else None
-            yield Row(
-                place,
-                row.file,
-                row.text,
-                row.split or split,
-                row.id,
-                row.speaker,
-                row.condition,
-                row.language,
-                row.groups,
-                offset,
-                duration or None,
-            )
+            yield replace(row, split=row.split or split, offset=offset, duration=duration or None)
 
 
-def by_split(given: dict[str, Path] | Path) -> dict[str, Path]:
-    """One path for each split; "" is the split of a single path."""
-    return given if isinstance(given, dict) else {"": given}
+def paths_by_split(paths: dict[str, Path] | Path) -> dict[str, Path]:
+    """Return one path for each split; the split of a single path is ""."""
+    return paths if isinstance(paths, dict) else {"": paths}
 
 
 def _seconds(values: dict[str, Any], name: str, place: str) -> float | None:
@@ -52,41 +41,41 @@ def _seconds(values: dict[str, Any], name: str, place: str) -> float | None:
         return None
     if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0:
         return float(value)
-    raise UserError(f"{place}: {name} is {value!r}; seconds were expected")
+    raise UserError(f"{place}: {name} is {value!r}; expected seconds")
 
 
 def read_kaldi(source: KaldiSource) -> Iterator[Row]:
-    """The utterances of `text`, with their recording by wav.scp, or by segments and wav.scp.
+    """Read the utterances of `text`, with their recordings from wav.scp, or from segments and wav.scp.
 
     Raises:
-        UserError: a missing file, an utterance without a recording, or a recording that is a command.
+        UserError: A file is missing, an utterance has no recording, or a recording is a command.
     """
-    for split, data in by_split(source.data).items():
+    for split, data in paths_by_split(source.data).items():
         folder = source.folder / data
-        recordings = _pairs(folder / "wav.scp", source.encoding)
-        texts = _pairs(folder / "text", source.encoding)
-        speakers = _pairs(folder / "utt2spk", source.encoding) if (folder / "utt2spk").is_file() else {}
-        segments = _pairs(folder / "segments", source.encoding) if (folder / "segments").is_file() else None
+        recordings = _read_pairs(folder / "wav.scp", source.encoding)
+        texts = _read_pairs(folder / "text", source.encoding)
+        speakers = _read_pairs(folder / "utt2spk", source.encoding) if (folder / "utt2spk").is_file() else {}
+        segments = _read_pairs(folder / "segments", source.encoding) if (folder / "segments").is_file() else None
         for name, (line, text) in texts.items():
             place = f"{data / 'text'} line {line}"
             recording, offset, duration = name, None, None
             if segments is not None:
                 if name not in segments:
                     raise UserError(f"{place}: utterance {name!r} is not in segments")
-                recording, offset, duration = _segment(*segments[name], data / "segments")
+                recording, offset, duration = _parse_segment(*segments[name], data / "segments")
             if recording not in recordings:
                 raise UserError(f"{place}: {recording!r} is not in wav.scp")
-            file = _plain_path(*recordings[recording], data / "wav.scp")
+            file = _checked_path(*recordings[recording], data / "wav.scp")
             speaker = speakers[name][1] if name in speakers else None
             yield Row(place, file, text, split, id=name, speaker=speaker, offset=offset, duration=duration)
 
 
-def _pairs(path: Path, encoding: str) -> dict[str, tuple[int, str]]:
-    """Key -> (line number, the rest of its line)."""
+def _read_pairs(path: Path, encoding: str) -> dict[str, tuple[int, str]]:
+    """Read lines of KEY REST; return key -> (line number, rest)."""
     try:
         lines = path.read_text(encoding=encoding).split("\n")
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: a Kaldi data folder holds wav.scp and text") from None
+        raise UserError(f"{path} is missing: a Kaldi data folder contains wav.scp and text") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not {encoding.upper()} (byte {error.start}); name the source's encoding") from None
     pairs: dict[str, tuple[int, str]] = {}
@@ -100,7 +89,8 @@ def _pairs(path: Path, encoding: str) -> dict[str, tuple[int, str]]:
     return pairs
 
 
-def _segment(line: int, rest: str, path: Path) -> tuple[str, float, float]:
+def _parse_segment(line: int, rest: str, path: Path) -> tuple[str, float, float]:
+    """Return recording, offset and duration in seconds."""
     parts = rest.split()
     try:
         recording, start, end = parts[0], float(parts[1]), float(parts[2])
@@ -111,12 +101,13 @@ def _segment(line: int, rest: str, path: Path) -> tuple[str, float, float]:
     return recording, start, end - start
 
 
-def _plain_path(line: int, given: str, path: Path) -> str:
+def _checked_path(line: int, given: str, path: Path) -> str:
+    """Return the file of a recording; commands and archives are errors."""
     if given.endswith("|"):
         raise UserError(
-            f"{path} line {line}: {given!r} is a command, and none is run; write the audio to files "
+            f"{path} line {line}: {given!r} is a command, which is not run; write the audio to files "
             "(wav-copy, or sox) and list their paths"
         )
     if ".ark:" in given:
-        raise UserError(f"{path} line {line}: {given!r} lies in a Kaldi archive; write it to a wav file (wav-copy)")
+        raise UserError(f"{path} line {line}: {given!r} is in a Kaldi archive; write it to a wav file (wav-copy)")
     return given

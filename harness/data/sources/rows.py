@@ -1,4 +1,4 @@
-"""Rows, as the readers of all kinds of sources yield them, -> checked utterances."""
+"""Turn the rows that the readers of all sources yield into checked utterances."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from harness.data.languages import token_language
 from harness.errors import UserError, nearest
 from harness.spec.task import Columns, Source, Task, Utterance
 
-USUAL = {
+USUAL_COLUMNS = {
     "file": ("file", "file_name", "path", "audio", "audio_filepath"),
     "text": ("text", "sentence", "transcription", "transcript"),
     "id": (),
@@ -24,7 +24,21 @@ SPLIT_NAMES = {"dev": "validation", "valid": "validation", "val": "validation", 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One recording as a source tells of it; `place` says in an error where."""
+    """One recording as listed by a source.
+
+    Attributes:
+        place: File and line of the row, for error messages.
+        file: Path of the audio, relative to the source's folder or absolute.
+        text: The transcript.
+        split: The split as the source names it; "" if it does not.
+        id: Id of the utterance.
+        speaker: The speaker.
+        condition: The recording condition.
+        language: The language.
+        groups: Values of the task's group columns.
+        offset: Start of the clip in the file, seconds.
+        duration: Length of the clip, seconds.
+    """
 
     place: str
     file: str
@@ -40,37 +54,45 @@ class Row:
 
 
 def columns_of(task: Task, source: Source) -> Columns:
-    """The source's own columns, else the task's."""
+    """Return the source's columns, else the task's."""
     return source.columns or task.columns
 
 
-def choose_columns(columns: Columns, there: Sequence[str], place: str) -> dict[str, str]:
-    """Role -> column: the one that is named, else the first usual name that is there.
+def choose_columns(columns: Columns, existing: Sequence[str], place: str) -> dict[str, str]:
+    """Choose the column of each role: the named one, else the first usual name that exists.
+
+    Args:
+        columns: The columns that the task names.
+        existing: The columns of the table.
+        place: The table or line, for error messages.
+
+    Returns:
+        Role -> column; a role without a column is missing.
 
     Raises:
-        UserError: if a named column is missing, or there is none for file or text.
+        UserError: A named column does not exist, or there is none for file or text.
     """
     chosen = {}
-    for role, usual in USUAL.items():
+    for role, usual in USUAL_COLUMNS.items():
         named: str | None = getattr(columns, role)
-        if named is not None and named not in there:
-            raise UserError(f"{place} has no column {named!r} for {role}; {nearest(named, there)}")
-        column = named or next((name for name in usual if name in there), None)
+        if named is not None and named not in existing:
+            raise UserError(f"{place} has no column {named!r} for {role}; {nearest(named, existing)}")
+        column = named or next((name for name in usual if name in existing), None)
         if column is None and role in ("file", "text"):
             raise UserError(
-                f"{place} has no {role} column (one of {', '.join(usual)}); it has {', '.join(there)}; "
+                f"{place} has no {role} column (one of {', '.join(usual)}); it has {', '.join(existing)}; "
                 f"name it in the task: columns: {{{role}: NAME}}"
             )
         if column is not None:
             chosen[role] = column
     for name in columns.groups:
-        if name not in there:
-            raise UserError(f"{place} has no group column {name!r}; {nearest(name, there)}")
+        if name not in existing:
+            raise UserError(f"{place} has no group column {name!r}; {nearest(name, existing)}")
     return chosen
 
 
 def make_row(values: dict[str, Any], chosen: dict[str, str], groups: Iterable[str], place: str) -> Row:
-    """A row of a table or manifest: missing optional values are None."""
+    """Make a row from the values of a table or manifest; missing optional values are None."""
     texts = {role: _text(values.get(column), column, place) for role, column in chosen.items()}
     return Row(
         place=place,
@@ -90,20 +112,20 @@ def _text(value: Any, column: str, place: str) -> str:
         return ""
     if isinstance(value, (str, int, float)):
         return str(value).strip()
-    raise UserError(f"{place}: {column} is {value!r}; text was expected")
+    raise UserError(f"{place}: {column} is {value!r}; expected text")
 
 
-class Root:
-    """A folder that no path may leave, not even through a symbolic link."""
+class ContainedPaths:
+    """Check that paths stay inside a folder, also through symbolic links."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise UserError(f"there is no folder {str(folder)!r}")
         self._real = os.path.realpath(folder)
-        self._parents: dict[str, str] = {}  # resolving a folder once instead of for each clip: 100,000 in a second
+        self._parents: dict[str, str] = {}  # resolve a folder once, not for each clip: 100,000 in a second
 
     def relative(self, given: str) -> str | None:
-        """The path relative to the folder; None if it does not lie in it."""
+        """Return the path relative to the folder; None if it is outside."""
         if not given or "\0" in given:
             return None
         parent, name = os.path.split(os.path.join(self._real, given))
@@ -117,32 +139,42 @@ class Root:
         return path[len(self._real) + 1 :] if path.startswith(self._real + os.sep) else None
 
 
-def utterances(task: Task, source: Source, name: str, folder: Path, rows: Iterable[Row]) -> list[Utterance]:
-    """Check rows and give each its id, split and language; `split` is "" where the source gives none.
+def make_utterances(task: Task, source: Source, name: str, folder: Path, rows: Iterable[Row]) -> list[Utterance]:
+    """Check the rows of one source and return its utterances.
+
+    Args:
+        task: The task.
+        source: The source, already exported if it is on the hub.
+        name: Name of the source.
+        folder: Folder of its audio.
+        rows: Its rows.
+
+    Returns:
+        The utterances; their split is "" where the source names none.
 
     Raises:
-        UserError: a file outside the folder, a doubled id, no language, or nothing at all.
+        UserError: A file is outside the folder, an id occurs twice, a language is missing, or there are no rows.
     """
-    root, found, places = Root(folder), list[Utterance](), dict[str, str]()
+    paths, utterances, places = ContainedPaths(folder), list[Utterance](), dict[str, str]()
     several, seen_splits = len(task.sources) > 1, set[str]()
     proxy = source.proxy_language or task.proxy_language
     for row in rows:
-        file = root.relative(row.file)
+        file = paths.relative(row.file)
         if file is None:
-            raise UserError(f"{row.place}: {row.file!r} does not lie in {folder}")
+            raise UserError(f"{row.place}: {row.file!r} is not in {folder}")
         given = source.language or task.language or row.language
         if not given:
             raise UserError(
                 f"{row.place}: no language; add a language column, or a task.yaml that names one: language: sv"
             )
         language, spoken = token_language(given, proxy)
-        own = row.id or (file if row.offset is None else f"{file}@{row.offset:g}")
-        identity = f"{name}/{own}" if several else own
+        row_id = row.id or (file if row.offset is None else f"{file}@{row.offset:g}")
+        identity = f"{name}/{row_id}" if several else row_id
         if identity in places:
-            raise UserError(f"{row.place}: {own!r} is listed twice, first at {places[identity]}")
+            raise UserError(f"{row.place}: {row_id!r} is listed twice, first at {places[identity]}")
         places[identity] = row.place
         seen_splits.add(row.split)
-        found.append(
+        utterances.append(
             Utterance(
                 id=identity,
                 file=file,
@@ -158,12 +190,12 @@ def utterances(task: Task, source: Source, name: str, folder: Path, rows: Iterab
                 duration=row.duration,
             )
         )
-    if not found:
+    if not utterances:
         raise UserError(f"source {name}: {folder} lists no recordings")
     unknown = sorted(set(source.splits) - seen_splits)
     if unknown:
         raise UserError(f"source {name} has no split {unknown[0]!r}; {nearest(unknown[0], seen_splits - {''})}")
-    return found
+    return utterances
 
 
 def _split(source: Source, given: str) -> str:

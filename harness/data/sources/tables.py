@@ -1,8 +1,9 @@
-"""Folders with a table: metadata.csv, .tsv or .jsonl, at the top or in a folder for each split (audiofolder)."""
+"""Read folders with a metadata.csv, .tsv or .jsonl, at the top or in a folder for each split (audiofolder)."""
 
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ SPLIT_FOLDERS = {*SPLITS, *SPLIT_NAMES}
 
 
 def read_folder(source: FolderSource, columns: Columns) -> Iterator[Row]:
-    """The rows of the folder's table, or of the tables in the folders of its splits.
+    """Read the folder's table, or the tables in the folders of its splits.
 
     Raises:
-        UserError: no table, or one that cannot be read.
+        UserError: There is no table, or it cannot be read.
     """
     folder = source.folder
     if source.table is not None:
@@ -31,14 +32,14 @@ def read_folder(source: FolderSource, columns: Columns) -> Iterator[Row]:
     parts = [path for path in sorted(folder.glob("*/")) if _table_in(path)]
     if not parts:
         raise UserError(
-            f"{folder / TABLES[0]} is missing: a folder of speech holds a metadata.csv with columns file and text, "
+            f"{folder / TABLES[0]} is missing: a folder of speech contains a metadata.csv with columns file and text, "
             "and if known speaker, condition, language and split"
         )
     for part in parts:
         table = _table_in(part)
         assert table is not None
         for row in read_rows(table, columns, source.encoding):
-            yield _replaced(row, file=f"{part.name}/{row.file}", split=row.split or part.name)
+            yield replace(row, file=f"{part.name}/{row.file}", split=row.split or part.name)
 
 
 def _table_in(folder: Path) -> Path | None:
@@ -46,21 +47,17 @@ def _table_in(folder: Path) -> Path | None:
 
 
 def _split_by_folder(rows: list[Row]) -> list[Row]:
-    """Take train/a.wav to be of train, as audiofolder does, where no row names a split and every file lies so."""
-    firsts = [row.file.split("/", 1)[0] for row in rows]
-    if any(row.split for row in rows) or not all(first in SPLIT_FOLDERS for first in firsts):
+    """Take the split from the first folder of each path, as audiofolder does, unless a row names a split."""
+    folders = [row.file.split("/", 1)[0] for row in rows]
+    if any(row.split for row in rows) or not all(folder in SPLIT_FOLDERS for folder in folders):
         return rows
-    return [_replaced(row, file=row.file, split=first) for row, first in zip(rows, firsts, strict=True)]
-
-
-def _replaced(row: Row, file: str, split: str) -> Row:
-    return Row(row.place, file, row.text, split, row.id, row.speaker, row.condition, row.language, row.groups)
+    return [replace(row, split=folder) for row, folder in zip(rows, folders, strict=True)]
 
 
 def read_rows(path: Path, columns: Columns, encoding: str) -> Iterator[Row]:
-    """The rows of one table of any form, its columns chosen."""
+    """Read the rows of one .csv, .tsv or .jsonl table."""
     chosen: dict[str, str] | None = None
-    for place, values in records(path, encoding):
+    for place, values in read_records(path, encoding):
         if chosen is None:
             chosen = choose_columns(columns, list(values), path.name)
         yield make_row(values, chosen, columns.groups, place)
@@ -68,8 +65,8 @@ def read_rows(path: Path, columns: Columns, encoding: str) -> Iterator[Row]:
         raise UserError(f"{path} lists no recordings")
 
 
-def records(path: Path, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, values) of each line of a .csv, .tsv or .jsonl file; a byte order mark and CRLF are no matter."""
+def read_records(path: Path, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place, values) for each line of a .csv, .tsv or .jsonl file; a byte order mark and CRLF are allowed."""
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     try:
         with path.open(encoding=encoding, newline="") as file:
@@ -91,7 +88,7 @@ def records(path: Path, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _delimited(file: Any, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    # In a .tsv a quotation mark is a character of the text, as Common Voice writes them.
+    # In a .tsv, quotation marks are part of the text, as in Common Voice.
     tabs = path.suffix == ".tsv"
     reader = csv.DictReader(
         file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
@@ -116,12 +113,12 @@ def _json_lines(file: Any, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except json.JSONDecodeError as error:
             raise UserError(f"{place} is not JSON: {error.msg} at column {error.colno}") from None
         if not isinstance(value, dict):
-            raise UserError(f"{place} is no JSON object; one was expected, such as {{'audio_filepath': …, 'text': …}}")
+            raise UserError(f"{place} is not a JSON object, such as {{'audio_filepath': …, 'text': …}}")
         yield place, value
 
 
 def _undecodable_line(path: Path, encoding: str) -> str:
-    """Where decoding fails: the whole file at once, for a stream's error counts bytes from its last buffer."""
+    """Return where decoding fails. The whole file is decoded, because a stream's error counts from its last buffer."""
     content = path.read_bytes()
     try:
         content.decode(encoding)

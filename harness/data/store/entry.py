@@ -1,4 +1,4 @@
-"""An entry of the feature cache on disk: whole or absent, checked when it is opened."""
+"""Store an entry of the feature store atomically, and check it when it is opened."""
 
 import json
 import shutil
@@ -17,20 +17,27 @@ from harness.records.files import write_json
 from harness.spec.task import Utterance
 
 FEATURES = "features.f16"
-ABOUT = "entry.json"
+DESCRIPTION = "entry.json"
 STAMPS = "stamps.json"
 BLOCK = 1 << 24
 
-Stamp = tuple[int, int]  # a file's size and its time of modification in ns; (-1, -1) if it is not there
+Stamp = tuple[int, int]  # a file's size and its time of modification in ns; (-1, -1) if it is missing
 
 
-class CorruptError(Exception):
-    """The entry is damaged, or no longer of the audio that is there."""
+class InvalidEntryError(Exception):
+    """The entry is missing, damaged, or of other audio."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What an entry holds; `digests` are of the listed audio by utterance id, also of what was left out."""
+    """A loaded entry.
+
+    Attributes:
+        features: Features of shape (clips, mel bins, frames), fp16, memory-mapped.
+        utterances: The utterance of each row.
+        long: The utterances of test_long, without features.
+        report: The data report.
+    """
 
     features: npt.NDArray[np.float16]
     utterances: list[Utterance]
@@ -38,8 +45,8 @@ class Entry:
     report: dict[str, Any]
 
 
-def stamp(path: Path) -> Stamp:
-    """Size and time of a file."""
+def file_stamp(path: Path) -> Stamp:
+    """Return size and time of modification of a file."""
     try:
         status = path.stat()
     except OSError:
@@ -48,7 +55,7 @@ def stamp(path: Path) -> Stamp:
 
 
 def checksum(path: Path) -> str:
-    """xxh3 of a file's content."""
+    """Return the xxh3 of a file's content."""
     hasher = xxhash.xxh3_64()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -56,65 +63,81 @@ def checksum(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def commit(
+def commit_entry(
     partial: Path,
     folder: Path,
-    about: dict[str, Any],
+    description: dict[str, Any],
     digests: dict[str, str | None],
     times: Sequence[int],
 ) -> None:
-    """Make a folder with complete features an entry: describe it, then rename it over what was there."""
+    """Turn a folder with complete features into an entry: describe it, then rename it.
+
+    Args:
+        partial: The folder with the features.
+        folder: The folder of the entry; an old one is replaced.
+        description: Task, shape, report and utterances.
+        digests: Digests of the listed audio by id, also of excluded clips.
+        times: Time of modification of each listed file, ns.
+    """
     features = partial / FEATURES
-    about = {**about, "checksum": checksum(features), "bytes": features.stat().st_size}
+    description = {**description, "checksum": checksum(features), "bytes": features.stat().st_size}
     write_json(partial / "digests.json", digests, indent=None)
-    write_json(partial / STAMPS, {"features": stamp(features), "audio": list(times)}, indent=None)
-    write_json(partial / ABOUT, about, indent=None)
+    write_json(partial / STAMPS, {"features": file_stamp(features), "audio": list(times)}, indent=None)
+    write_json(partial / DESCRIPTION, description, indent=None)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 
 
 def open_entry(folder: Path, ids: Sequence[str], times: Sequence[int], digest_of: Callable[[str], str]) -> Entry:
-    """Open an entry after checking that it is whole and of the audio that is there.
+    """Open an entry and check that it is complete and that the audio is unchanged.
 
-    What was not touched since it was last found right, by size and time, is not read again: opening takes
-    milliseconds. What was, such as a cache or a corpus copied to another machine, is compared by content once.
+    Files whose size and time have not changed since the last check are not read again, so opening takes milliseconds.
+    Others, for example after copying the cache or the corpus to another machine, are compared by content once.
+
+    Args:
+        folder: The folder of the entry.
+        ids: Ids of the listed utterances.
+        times: Time of modification of each one's file, ns.
+        digest_of: Returns the digest of an utterance's audio by id.
 
     Raises:
-        CorruptError: with what is wrong.
+        InvalidEntryError: The entry cannot be used; the message says why.
     """
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         stamps = json.loads((folder / STAMPS).read_text(encoding="utf-8"))
-        entry = _read(folder, about)
+        entry = _read_entry(folder, description)
     except (OSError, ValueError, KeyError) as error:
-        raise CorruptError(f"{type(error).__name__}: {error}") from None
-    now = {"features": list(stamp(folder / FEATURES)), "audio": list(times)}
+        raise InvalidEntryError(f"{type(error).__name__}: {error}") from None
+    now = {"features": list(file_stamp(folder / FEATURES)), "audio": list(times)}
     if now == stamps:
         return entry
-    if now["features"] != stamps["features"] and checksum(folder / FEATURES) != about["checksum"]:
-        raise CorruptError("the features are not those that were written")
+    if now["features"] != stamps["features"] and checksum(folder / FEATURES) != description["checksum"]:
+        raise InvalidEntryError("the features differ from those that were written")
     _check_audio(folder, ids, times, stamps["audio"], digest_of)
     write_json(folder / STAMPS, now, indent=None)
     return entry
 
 
-def _read(folder: Path, about: dict[str, Any]) -> Entry:
-    shape = tuple(about["shape"])
+def _read_entry(folder: Path, description: dict[str, Any]) -> Entry:
+    shape = tuple(description["shape"])
     size = (folder / FEATURES).stat().st_size
-    if size != about["bytes"] or size != 2 * int(np.prod(shape)):
-        raise CorruptError(f"the features have {size:,} bytes, not {about['bytes']:,}")
+    if size != description["bytes"] or size != 2 * int(np.prod(shape)):
+        raise InvalidEntryError(f"the features have {size:,} bytes, not {description['bytes']:,}")
     features = np.memmap(folder / FEATURES, dtype=np.float16, mode="r", shape=shape)
-    utterances = [Utterance.model_validate(u) for u in about["utterances"]]
-    return Entry(features, utterances, [Utterance.model_validate(u) for u in about["long"]], about["report"])
+    utterances = [Utterance.model_validate(u) for u in description["utterances"]]
+    long = [Utterance.model_validate(u) for u in description["long"]]
+    return Entry(features, utterances, long, description["report"])
 
 
 def _check_audio(
-    folder: Path, ids: Sequence[str], now: Sequence[int], then: Sequence[int], digest_of: Callable[[str], str]
+    folder: Path, ids: Sequence[str], times: Sequence[int], old_times: Sequence[int], digest_of: Callable[[str], str]
 ) -> None:
-    if len(now) != len(then):
-        raise CorruptError("the list of recordings changed")
+    """Compare the digests of files whose time has changed."""
+    if len(times) != len(old_times):
+        raise InvalidEntryError("the list of recordings changed")
     stored: dict[str, str | None] = json.loads((folder / "digests.json").read_text(encoding="utf-8"))
-    changed = [name for name, one, other in zip(ids, now, then, strict=True) if one != other and name in stored]
+    changed = [name for name, new, old in zip(ids, times, old_times, strict=True) if new != old and name in stored]
 
     def same(name: str) -> bool:
         try:
@@ -125,4 +148,4 @@ def _check_audio(
     with ThreadPoolExecutor() as pool:
         for name, unchanged in zip(changed, pool.map(same, changed), strict=True):
             if not unchanged:
-                raise CorruptError(f"{name} is not the recording that was prepared")
+                raise InvalidEntryError(f"{name} differs from the recording that was prepared")

@@ -1,4 +1,4 @@
-"""A task -> log-mel features in a memory-mapped cache that all trials, baselines and studies share."""
+"""Prepare a task: log-mel features in a memory-mapped store that all trials, baselines and studies share."""
 
 import hashlib
 import json
@@ -15,21 +15,39 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 from transformers import WhisperFeatureExtractor
 
-from harness.data.audio import RESAMPLER, SAMPLE_RATE, Samples, decode, digest
-from harness.data.sources import Listing, read
-from harness.data.splits import assign, weighted
-from harness.data.store.build import Job, Labels, Prepared, Say, build, check_bad
-from harness.data.store.entry import CorruptError, Entry, commit, open_entry, stamp
-from harness.data.store.report import make_report, measure_long
+from harness.data.audio import RESAMPLER, SAMPLE_RATE, Samples, audio_digest, decode
+from harness.data.sources import Listing, read_sources
+from harness.data.splits import assign_splits, repeat_by_weight
+from harness.data.store.build import (
+    LabelLength,
+    Preparation,
+    PreparedClips,
+    Progress,
+    build_features,
+    check_undecodable,
+)
+from harness.data.store.entry import Entry, InvalidEntryError, commit_entry, file_stamp, open_entry
+from harness.data.store.report import make_report, measure_long_recordings
 from harness.spec.data_selection import WHOLE, DataSelection
 from harness.spec.task import LONG, Task, Utterance
 
-VERSION = 2  # of what is written to the cache: raise it when the content for the same input changes
+VERSION = 2  # of the entries: raise it when their content for the same input changes
 
 
 @dataclass(frozen=True)
 class Speech:
-    """Prepared data: features of shape (clips, mel bins, frames), fp16, memory-mapped; one utterance a row."""
+    """A prepared task.
+
+    Attributes:
+        features: Features of shape (clips, mel bins, frames), fp16, memory-mapped.
+        utterances: The utterance of each row.
+        report: The data report.
+        task: The task.
+        listing: All listed utterances, and the folders of their files.
+        entry: The folder in the feature store.
+        long: The utterances of test_long, without features.
+        portion: Which part of train to use.
+    """
 
     features: npt.NDArray[np.float16]
     utterances: list[Utterance]
@@ -41,105 +59,107 @@ class Speech:
     portion: DataSelection = WHOLE
 
     def rows(self, split: str) -> list[int]:
-        """The rows of one split, in the sources' order; those of train as often as their source's weight says.
+        """Return the rows of a split, in the order of the sources.
 
-        Of train it is the portion that is to be trained on.
+        Rows of train are repeated by their source's weight, and limited to `portion`.
         """
         if split != "train":
-            return self._rows(split)
-        rows = self._rows(split) + (self._rows("validation") if self.portion.with_validation else [])
+            return self._all_rows(split)
+        rows = self._all_rows(split) + (self._all_rows("validation") if self.portion.with_validation else [])
         if self.portion.fraction == 1.0:
             return rows
         members = sorted(set(rows))
         order = np.random.default_rng([self.portion.seed, len(members)]).permutation(members)
-        kept = set(order[: math.ceil(self.portion.fraction * len(members))].tolist())
-        return [row for row in rows if row in kept]
+        chosen = set(order[: math.ceil(self.portion.fraction * len(members))].tolist())
+        return [row for row in rows if row in chosen]
 
     def train_seconds(self) -> float:
-        """Seconds of speech to train on, each recording once."""
+        """Return the seconds of training speech, each recording counted once."""
         return sum(self.utterances[row].seconds or 0.0 for row in set(self.rows("train")))
 
-    def _rows(self, split: str) -> list[int]:
-        chosen: list[int] = []
+    def _all_rows(self, split: str) -> list[int]:
+        rows: list[int] = []
         for name, source in zip(self.task.source_names(), self.task.sources, strict=True):
-            own = [row for row, u in enumerate(self.utterances) if u.split == split and u.dataset == name]
+            of_source = [row for row, u in enumerate(self.utterances) if u.split == split and u.dataset == name]
             if split == "train" and source.weight != 1:
-                own = weighted(own, source.weight, self.task.split_seed, [u.id for u in self.utterances])
-            chosen += own
-        return chosen
+                ids = [u.id for u in self.utterances]
+                of_source = repeat_by_weight(of_source, source.weight, self.task.split_seed, ids)
+            rows += of_source
+        return rows
 
     def path(self, utterance: Utterance) -> Path:
-        """The file that an utterance lies in, on this machine."""
+        """Return the path of an utterance's file on this machine."""
         return self.listing.path(utterance)
 
     def samples(self, utterance: Utterance) -> Samples:
-        """An utterance's audio, decoded: float32, 16 kHz, mono."""
+        """Decode an utterance: float32, 16 kHz, mono."""
         return decode(self.path(utterance), utterance.offset, utterance.duration)
 
     def long_recordings(self) -> list[Utterance]:
-        """The utterances of test_long, which have no features; `samples` decodes them."""
+        """Return the utterances of test_long, which have no features; `samples` decodes them."""
         return self.long
 
 
 def prepare(
     task: Task,
     extractor: WhisperFeatureExtractor,
-    label_length: Labels,
+    label_length: LabelLength,
     max_label_tokens: int,
     cache: Path,
     vocabulary: str = "",
-    say: Say = lambda text: None,
+    progress: Progress = lambda text: None,
 ) -> Speech:
-    """Features of every usable clip of a task, computed once; a second call only opens them.
+    """Compute the features of every usable clip of a task, or open them if that has been done.
 
-    Processes that prepare the same data at once wait for the first one; an interrupted preparation goes on.
+    If several processes prepare the same data, one does and the others wait. An interrupted preparation is resumed.
 
     Args:
-        task: what to read, and what to leave out.
-        extractor: the model's own; its settings decide the features.
-        label_length: (text, language) -> tokens of the label.
-        max_label_tokens: longer labels are left out.
-        cache: the folder of all entries.
-        vocabulary: a name for the tokenizer's vocabulary, which `label_length` depends on.
-        say: told in a sentence how far the preparation is.
+        task: The sources, and which clips to exclude.
+        extractor: The model's feature extractor; its settings determine the features.
+        label_length: Returns the number of label tokens of (text, language).
+        max_label_tokens: Clips with longer labels are excluded.
+        cache: The cache folder.
+        vocabulary: Identifies the tokenizer's vocabulary, which `label_length` depends on.
+        progress: Called with a sentence about the progress.
 
     Raises:
-        UserError: whatever the user must mend in the task, its files or the disk.
+        UserError: The task, its files or the disk need the user's attention.
     """
     cache.mkdir(parents=True, exist_ok=True)
     listing, notes, cuts = list_clips(task, cache)
     window = min(task.max_seconds, extractor.n_samples / SAMPLE_RATE)
     limits = {"min_seconds": task.min_seconds, "max_seconds": window, "max_label_tokens": max_label_tokens}
     short = Listing([u for u in listing.utterances if u.split != LONG], listing.folders)
-    stamps = [stamp(short.path(u)) for u in short.utterances]
-    job = Job(task, short, extractor, label_length, limits, tuple(time for _, time in stamps))
-    sizes = [size for size, _ in stamps] + [stamp(listing.path(u))[0] for u in _long(listing.utterances)]
-    what = [VERSION, RESAMPLER, limits, extractor.to_dict(), vocabulary, task.name, notes]
-    what += [
+    stamps = [file_stamp(short.path(u)) for u in short.utterances]
+    times = tuple(time for _, time in stamps)
+    preparation = Preparation(task, short, extractor, label_length, limits, times)
+    sizes = [size for size, _ in stamps] + [file_stamp(listing.path(u))[0] for u in _long(listing.utterances)]
+    identity = [VERSION, RESAMPLER, limits, extractor.to_dict(), vocabulary, task.name, notes]
+    identity += [
         [u.model_dump(exclude_defaults=True) for u in listing.utterances],
         sizes,
     ]
-    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
     folder = cache / "features" / key
-    with _alone(folder, lambda: say(f"waiting for another process that prepares {task.name}")):
+    with _entry_lock(folder, lambda: progress(f"waiting for another process that prepares {task.name}")):
         try:
-            return _open(job, folder, listing)
-        except CorruptError as error:
+            return _open_speech(preparation, folder, listing)
+        except InvalidEntryError as error:
             if folder.exists():
-                say(f"preparing {task.name} anew: {error}")
-        _write(job, folder, listing, notes, cuts, say)
-        return _open(job, folder, listing)
+                progress(f"preparing {task.name} again: {error}")
+        _write_entry(preparation, folder, listing, notes, cuts, progress)
+        return _open_speech(preparation, folder, listing)
 
 
 @contextmanager
-def _alone(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the entry's lock; the system frees it if the process dies."""
+def _entry_lock(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the entry's lock; the operating system releases it if the process dies."""
     folder.parent.mkdir(exist_ok=True)
     lock = FileLock(f"{folder}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        waiting()
+        on_wait()
         lock.acquire()
     try:
         yield
@@ -148,14 +168,14 @@ def _alone(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def list_clips(task: Task, cache: Path) -> tuple[Listing, list[str], list[dict[str, object]]]:
-    """The task's utterances with their splits, notes on what was cut, and the cuts."""
-    listing = read(task, cache)
-    placed, notes, cuts = assign(task, listing.utterances)
-    return Listing(placed, listing.folders), notes, cuts
+    """Return the task's utterances with their splits, and the notes and cuts of `assign_splits`."""
+    listing = read_sources(task, cache)
+    assigned, notes, cuts = assign_splits(task, listing.utterances)
+    return Listing(assigned, listing.folders), notes, cuts
 
 
 def long_recordings(task: Task, cache: Path) -> list[tuple[Utterance, Path]]:
-    """The utterances of test_long with their files, without preparing anything."""
+    """Return the utterances of test_long with their files, without preparing the task."""
     listing, _, _ = list_clips(task, cache)
     return [(u, listing.path(u)) for u in _long(listing.utterances)]
 
@@ -164,31 +184,39 @@ def _long(utterances: Sequence[Utterance]) -> list[Utterance]:
     return [u for u in utterances if u.split == LONG]
 
 
-def _open(job: Job, folder: Path, listing: Listing) -> Speech:
-    by_id = {u.id: u for u in job.listing.utterances}
+def _open_speech(preparation: Preparation, folder: Path, listing: Listing) -> Speech:
+    by_id = {u.id: u for u in preparation.listing.utterances}
 
     def digest_of(name: str) -> str:
         utterance = by_id[name]
-        return digest(job.listing.path(utterance), utterance.offset, utterance.duration)
+        return audio_digest(preparation.listing.path(utterance), utterance.offset, utterance.duration)
 
-    entry: Entry = open_entry(folder, list(by_id), job.times, digest_of)
-    check_bad(job.task, entry.report["excluded_clips"], len(by_id))
-    return Speech(entry.features, entry.utterances, entry.report, job.task, listing, folder, entry.long)
+    entry: Entry = open_entry(folder, list(by_id), preparation.times, digest_of)
+    check_undecodable(preparation.task, entry.report["excluded_clips"], len(by_id))
+    return Speech(entry.features, entry.utterances, entry.report, preparation.task, listing, folder, entry.long)
 
 
-def _write(job: Job, folder: Path, listing: Listing, notes: list[str], cuts: list[dict[str, object]], say: Say) -> None:
+def _write_entry(
+    preparation: Preparation,
+    folder: Path,
+    listing: Listing,
+    notes: list[str],
+    cuts: list[dict[str, object]],
+    progress: Progress,
+) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
-    prepared: Prepared = build(job, partial, say)
-    long, unreadable = measure_long(_long(listing.utterances), listing)
-    prepared.excluded.extend(unreadable)
-    report = make_report(job.task, prepared, long, notes, cuts, job.limits)
-    shape = (len(prepared.kept), job.extractor.feature_size, job.extractor.nb_max_frames)
-    about = {
-        "task": job.task.name,
+    task, extractor = preparation.task, preparation.extractor
+    prepared: PreparedClips = build_features(preparation, partial, progress)
+    long, undecodable = measure_long_recordings(_long(listing.utterances), listing)
+    prepared.excluded.extend(undecodable)
+    report = make_report(task, prepared, long, notes, cuts, preparation.limits)
+    shape = (len(prepared.kept), extractor.feature_size, extractor.nb_max_frames)
+    description = {
+        "task": task.name,
         "shape": shape,
         "report": report,
         "utterances": [u.model_dump(exclude_defaults=True) for u in prepared.kept],
         "long": [u.model_dump(exclude_defaults=True) for u in long],
     }
     shutil.rmtree(folder, ignore_errors=True)
-    commit(partial, folder, about, prepared.digests, job.times)
+    commit_entry(partial, folder, description, prepared.digests, preparation.times)

@@ -1,4 +1,4 @@
-"""The data report: what each split holds, what was left out and why, what was cut, and what leaks."""
+"""Make the data report: the size of each split, excluded clips and why, cuts, and leaks."""
 
 import hashlib
 import json
@@ -7,24 +7,35 @@ from typing import Any
 
 from harness.data.audio import RESAMPLER, SAMPLE_RATE, UndecodableError, decode
 from harness.data.sources import Listing
-from harness.data.splits import leak_notes, leaks
-from harness.data.store.build import BAD, Prepared
+from harness.data.splits import describe_leaks, find_leaks
+from harness.data.store.build import UNDECODABLE, PreparedClips
 from harness.errors import UserError
 from harness.spec.task import SPLITS, Task, Utterance
 
 
 def make_report(
     task: Task,
-    prepared: Prepared,
+    prepared: PreparedClips,
     long: list[Utterance],
     notes: list[str],
     cuts: list[dict[str, object]],
     limits: dict[str, Any],
 ) -> dict[str, Any]:
-    """Counts and durations (s) by split and source, exclusions by reason and one by one, leaks, notes.
+    """Return the data report.
+
+    Args:
+        task: The task.
+        prepared: The prepared clips.
+        long: The utterances of test_long.
+        notes: Notes of `assign_splits`.
+        cuts: Cuts of `assign_splits`.
+        limits: Limits on seconds and label tokens.
+
+    Returns:
+        Counts and durations (s) by split and source, exclusions by reason and one by one, leaks, and notes.
 
     Raises:
-        UserError: if a split has no usable clip.
+        UserError: A split has no usable clip.
     """
     kept, excluded = prepared.kept, prepared.excluded
     splits = {}
@@ -32,13 +43,13 @@ def make_report(
         members = [u for u in kept if u.split == name]
         if not members:
             reasons = Counter(item["reason"] for item in excluded if item["split"] == name)
-            raise UserError(f"task {task.name}: no usable clip for {name}; left out: {dict(reasons)}")
+            raise UserError(f"task {task.name}: no usable clip for {name}; excluded: {dict(reasons)}")
         splits[name] = _summary(members) | {"hash": _hash(members, prepared.digests)}
     digests = {name: value for name, value in prepared.digests.items() if value is not None}
-    leaking = leaks(kept, digests)
+    leaks = find_leaks(kept, digests)
     proxies = sorted({(u.spoken, u.language) for u in kept if u.spoken})
     proxy_notes = [
-        f"Whisper does not know {spoken}: its labels and prompts bear the token of {token} (proxy_language)"
+        f"Whisper does not know {spoken}: its labels and prompts use the token of {token} (proxy_language)"
         for spoken, token in proxies
     ]
     return {
@@ -47,21 +58,21 @@ def make_report(
         "proxy_languages": {spoken: token for spoken, token in proxies},
         "splits": splits,
         "sources": {
-            source: {name: _summary(own) for name in SPLITS if (own := _of(kept, source, name))}
+            source: {name: _summary(members) for name in SPLITS if (members := _members(kept, source, name))}
             for source in task.source_names()
         },
         "long": {"utterances": len(long), "seconds": _seconds(long)},
         "excluded": dict(Counter(item["reason"] for item in excluded).most_common()),
         "excluded_clips": excluded,
         "cuts": cuts,
-        "leaks": leaking,
-        "notes": [*proxy_notes, *notes, *leak_notes(leaking)],
+        "leaks": leaks,
+        "notes": [*proxy_notes, *notes, *describe_leaks(leaks)],
         "limits": limits,
         "resampler": RESAMPLER,
     }
 
 
-def _of(utterances: list[Utterance], source: str, split: str) -> list[Utterance]:
+def _members(utterances: list[Utterance], source: str, split: str) -> list[Utterance]:
     return [u for u in utterances if u.dataset == source and u.split == split]
 
 
@@ -78,20 +89,22 @@ def _seconds(members: list[Utterance]) -> float:
 
 
 def _hash(members: list[Utterance], digests: dict[str, str | None]) -> str:
-    """A name for the split: its ids, transcripts and audio."""
-    what = json.dumps([[u.id, u.text, digests[u.id]] for u in members], ensure_ascii=False)
-    return hashlib.sha256(what.encode()).hexdigest()[:16]
+    """Return a hash of the split's ids, transcripts and audio."""
+    content = json.dumps([[u.id, u.text, digests[u.id]] for u in members], ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def measure_long(listed: list[Utterance], listing: Listing) -> tuple[list[Utterance], list[dict[str, str]]]:
-    """Clips of test_long with their seconds, and those that cannot be read."""
+def measure_long_recordings(
+    utterances: list[Utterance], listing: Listing
+) -> tuple[list[Utterance], list[dict[str, str]]]:
+    """Return the utterances of test_long with their seconds, and the undecodable ones as excluded."""
     kept, excluded = [], []
-    for utterance in listed:
+    for utterance in utterances:
         path = listing.path(utterance)
         try:
             clip = decode(path, utterance.offset, utterance.duration)
         except UndecodableError as error:
-            excluded.append({"id": utterance.id, "split": utterance.split, "reason": BAD, "detail": str(error)})
+            excluded.append({"id": utterance.id, "split": utterance.split, "reason": UNDECODABLE, "detail": str(error)})
         else:
             kept.append(utterance.model_copy(update={"seconds": round(len(clip) / SAMPLE_RATE, 3)}))
     return kept, excluded

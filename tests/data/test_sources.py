@@ -78,6 +78,48 @@ def test_manifest_with_absolute_paths_and_segments(tmp_path, prepared):
     assert not Path(speech.utterances[0].file).is_absolute()
 
 
+def three_lines(place: Path, lines: list[dict]) -> None:
+    """A table of JSON lines and a clip of its own for each line."""
+    for number, line in enumerate(lines):
+        write_clip(place / f"{number}.wav", pitch=100 + 30 * number)
+        line["file"] = f"{number}.wav"
+    (place / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+
+
+@pytest.mark.parametrize("first", [{}, {"speaker": None, "accent": None}])
+def test_json_lines_have_the_columns_of_the_whole_table(tmp_path, prepared, first):
+    """A first line without a speaker once lost all speakers, and the splits then shared them."""
+    lines = [{"text": "a", **first}]
+    lines += [{"text": "b", "speaker": f"s{n % 6}", "accent": f"accent{n % 2}"} for n in range(30)]
+    three_lines(tmp_path / "s", lines)
+    speech = prepared(folder=tmp_path / "s", columns={"groups": ["accent"]})
+    assert {u.speaker for u in speech.utterances} == {None, *(f"s{n}" for n in range(6))}
+    assert {u.group("accent") for u in speech.utterances} == {None, "accent0", "accent1"}
+
+
+def test_a_manifests_columns_are_those_of_all_its_lines(tmp_path, prepared):
+    place = tmp_path / "s"
+    lines = [{"audio_filepath": "0.wav", "text": "a"}]
+    lines += [{"audio_filepath": f"{n}.wav", "text": "b", "accent": "north", "spk": f"s{n}"} for n in range(1, 12)]
+    for number in range(12):
+        write_clip(place / f"{number}.wav", pitch=100 + 30 * number)
+    (place / "m.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    source = {"kind": "manifest", "folder": place, "manifests": "m.jsonl"}
+    speech = prepared(sources=[source], columns={"speaker": "spk", "groups": ["accent"]})
+    assert {u.id: u.speaker for u in speech.utterances} == {
+        "0.wav": None,
+        **{f"{n}.wav": f"s{n}" for n in range(1, 12)},
+    }
+
+
+def test_not_a_number_is_no_text(tmp_path, prepared):
+    """pandas writes a missing value as NaN, which `json.loads` reads as a float."""
+    three_lines(tmp_path / "s", [{"text": "a", "speaker": f"s{n}"} for n in range(12)] + [{"text": float("nan")}])
+    speech = prepared(folder=tmp_path / "s")
+    assert {u.text for u in speech.utterances} == {"a"}
+    assert speech.report["excluded"] == {"empty text": 1}
+
+
 def test_kaldi_with_segments(tmp_path, prepared):
     place = tmp_path / "k"
     write_clip(place / "wav/rec1.wav", 4.0)
@@ -204,6 +246,24 @@ def test_hub_dataset_of_parquet_files(tmp_path, prepared):
     assert second.text == "Mening 1." and second.groups == {"gender": "0"} and second.language == "sv"
     written = speech.path(first)
     assert written.read_bytes() == (tmp_path / "made/train0.wav").read_bytes()
+
+
+def test_a_null_in_the_first_row_of_a_hub_dataset(tmp_path, prepared):
+    for split in ("train", "validation", "test"):
+        clips = []
+        for number in range(3):
+            write_clip(tmp_path / "made.wav", pitch=100 + 11 * number + 3 * len(split))
+            clips.append({"bytes": (tmp_path / "made.wav").read_bytes(), "path": None})
+        place = tmp_path / "hub" / "sv_se" / split
+        place.mkdir(parents=True)
+        columns = {"speaker": [None, "a", "b"], "age": [float("nan"), 1.0, None], "dialect": [None] * 3}
+        table = pyarrow.table({"audio": clips, "text": ["x"] * 3, **columns})
+        pyarrow.parquet.write_table(table, place / "0.parquet")
+    speech = prepared(sources=[hub_source(tmp_path)], columns={"groups": ["age", "dialect"]})
+    train = [u for u in speech.utterances if u.split == "train"]
+    assert [u.speaker for u in train] == [None, "a", "b"]
+    assert [u.group("age") for u in train] == [None, "1.0", None]
+    assert speech.report["leaks"], "the speakers a and b are in all splits"
 
 
 def test_an_interrupted_hub_export_goes_on(tmp_path, prepared):

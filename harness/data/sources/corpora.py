@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.data.sources.rows import Row, choose_columns, make_row
-from harness.data.sources.tables import read_records
+from harness.data.sources.tables import read_columns, read_records
 from harness.errors import UserError, nearest
 from harness.spec.task import Columns, CommonVoiceSource, LibriSpeechSource, SpeakerFoldersSource
 
@@ -74,18 +74,17 @@ def read_speaker_folders(source: SpeakerFoldersSource, columns: Columns) -> Iter
 def _shared_texts(path: Path, columns: Columns, encoding: str) -> dict[str, str]:
     """Read a table with one text for all clips of the same name; return name -> text."""
     texts: dict[str, str] = {}
-    key: str | None = None
+    existing = read_columns(path, encoding)
+    names = (columns.id, columns.file, "id", "name", "file")
+    key = next((name for name in names if name is not None and name in existing), None)
+    if key is None:
+        raise UserError(f"{path} has no column id, name or file; it has {', '.join(existing)}")
+    text = choose_columns(Columns(file=key, text=columns.text), existing, path.name)["text"]
     for place, values in read_records(path, encoding):
-        if key is None:
-            names = (columns.id, columns.file, "id", "name", "file")
-            key = next((name for name in names if name is not None and name in values), None)
-            if key is None:
-                raise UserError(f"{path} has no column id, name or file; it has {', '.join(values)}")
-            text = choose_columns(Columns(file=key, text=columns.text), list(values), path.name)["text"]
-        name = Path(str(values[key] or "")).stem
+        name = Path(str(values.get(key) or "")).stem
         if name in texts:
             raise UserError(f"{place}: {name!r} is listed twice")
-        texts[name] = str(values[text] or "").strip()
+        texts[name] = str(values.get(text) or "").strip()
     return texts
 
 

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from filelock import FileLock
@@ -118,9 +119,10 @@ def _write_split(source: HubSource, rows: Any, folder: Path) -> int:
             content, suffix = _audio_bytes(source, row[source.audio_column])
             name = f"{number:07d}{suffix}"
             (folder / name).write_bytes(content)
-            values = {key: value for key, value in row.items() if isinstance(value, (str, int, float, bool))}
+            # Nulls are written too, so that the table keeps its columns.
+            plain = {key: value for key, value in row.items() if isinstance(value, (str, int, float, NoneType))}
             # The line comes after the audio, because it makes the row count as exported.
-            file.write(json.dumps({**values, "file_name": name}, ensure_ascii=False) + "\n")
+            file.write(json.dumps({**plain, "file_name": name}, ensure_ascii=False) + "\n")
             file.flush()
             written = number + 1
         os.fsync(file.fileno())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.sources.rows import Row, choose_columns, make_row
-from harness.data.sources.tables import read_records
+from harness.data.sources.tables import read_columns, read_records
 from harness.errors import UserError
 from harness.spec.task import Columns, KaldiSource, ManifestSource
 
@@ -16,15 +16,16 @@ def read_manifest(source: ManifestSource, columns: Columns) -> Iterator[Row]:
     """Read one manifest, or one per split.
 
     Raises:
-        UserError: A line is not a JSON object, or lacks its file or text.
+        UserError: A line is not a JSON object, or no line has a file or text.
     """
     for split, relative in paths_by_split(source.manifests).items():
         path = source.folder / relative
         if path.suffix not in (".jsonl", ".json", ".ndjson"):
             raise UserError(f"{path} is not a manifest of JSON lines; its name must end in .jsonl or .json")
+        existing = read_columns(path, source.encoding)
+        chosen = choose_columns(columns, existing, path.name) if existing else {}
         for place, values in read_records(path, source.encoding):
-            chosen = choose_columns(columns, list(values), place)
-            row = make_row(values, chosen, [name for name in columns.groups if name in values], place)
+            row = make_row(values, chosen, columns.groups, place)
             offset = _seconds(values, "offset", place)
             duration = _seconds(values, "duration", place) if offset is not None else None
             yield replace(row, split=row.split or split, offset=offset, duration=duration or None)

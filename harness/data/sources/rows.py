@@ -103,7 +103,7 @@ def make_row(values: dict[str, Any], chosen: dict[str, str], groups: Iterable[st
         speaker=texts.get("speaker") or None,
         condition=texts.get("condition") or None,
         language=texts.get("language") or None,
-        groups={name: _text(values.get(name), name, place) for name in groups},
+        groups={name: value for name in groups if (value := _text(values.get(name), name, place))},
     )
 
 

@@ -1,6 +1,7 @@
 """Read folders with a metadata.csv, .tsv or .jsonl, at the top or in a folder for each split (audiofolder)."""
 
 import csv
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -57,12 +58,25 @@ def _split_by_folder(rows: list[Row]) -> list[Row]:
 def read_rows(path: Path, columns: Columns, encoding: str) -> Iterator[Row]:
     """Read the rows of one .csv, .tsv or .jsonl table."""
     chosen: dict[str, str] | None = None
+    existing = read_columns(path, encoding)
     for place, values in read_records(path, encoding):
         if chosen is None:
-            chosen = choose_columns(columns, list(values), path.name)
+            chosen = choose_columns(columns, existing, path.name)
         yield make_row(values, chosen, columns.groups, place)
     if chosen is None:
         raise UserError(f"{path} lists no recordings")
+
+
+def read_columns(path: Path, encoding: str) -> list[str]:
+    """Return the columns of a table: of JSON lines the keys of all lines, because a line may leave out nulls."""
+    records = read_records(path, encoding)
+    if not _is_json(path):
+        records = itertools.islice(records, 1)
+    return list(dict.fromkeys(name for _, values in records for name in values))
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix in (".jsonl", ".json", ".ndjson")
 
 
 def read_records(path: Path, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -70,10 +84,7 @@ def read_records(path: Path, encoding: str) -> Iterator[tuple[str, dict[str, Any
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     try:
         with path.open(encoding=encoding, newline="") as file:
-            if path.suffix in (".jsonl", ".json", ".ndjson"):
-                yield from _json_lines(file, path)
-            else:
-                yield from _delimited(file, path)
+            yield from _json_lines(file, path) if _is_json(path) else _delimited(file, path)
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"there is no table {path}") from None
     except UnicodeDecodeError:
@@ -109,12 +120,17 @@ def _json_lines(file: Any, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         place = f"{path.name} line {number}"
         try:
-            value = json.loads(line)
+            value = json.loads(line, parse_constant=_constant)
         except json.JSONDecodeError as error:
             raise UserError(f"{place} is not JSON: {error.msg} at column {error.colno}") from None
         if not isinstance(value, dict):
             raise UserError(f"{place} is not a JSON object, such as {{'audio_filepath': …, 'text': …}}")
         yield place, value
+
+
+def _constant(name: str) -> float | None:
+    """Read NaN as null: pandas writes a missing value so."""
+    return None if name == "NaN" else float(name)
 
 
 def _undecodable_line(path: Path, encoding: str) -> str:

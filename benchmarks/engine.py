@@ -32,9 +32,9 @@ from harness.orchestration.worker import Worker
 from harness.plan import Plan, make_plan
 from harness.records.mlflow_mirror import MLflowMirror
 from harness.records.study_folder import Run, store, write_transcripts
-from harness.search.best_trials import ranked
+from harness.search.best_trials import ranked_trials
 from harness.search.samplers import make_sampler
-from harness.search.sampling import configuration
+from harness.search.sampling import suggest_configuration
 from harness.search.storage import REPEATABLE, RetryingStorage
 from harness.search.study import Study
 from harness.spec.messages import Answer, Finished, Open, Order, Ready, Report, Train
@@ -182,7 +182,7 @@ def asking(sampler: str, trials: int) -> list[Counter[str]]:
         for number in range(trials):
             study.sampler = make_sampler(space, 1, number, study)
             trial = study.ask()
-            config = configuration(space, trial)
+            config = suggest_configuration(space, trial)
             study.tell(trial, config.learning_rate)
             ends.append(Counter({"all": time.process_time()}))
     return ends
@@ -214,7 +214,7 @@ def stored(trials: int) -> None:
         for number in range(trials):
             draw.sampler = make_sampler(plan.space, 1, number)
             trial = draw.ask()
-            config = configuration(plan.space, trial)
+            config = suggest_configuration(plan.space, trial)
             draw.tell(trial, 0.5)
             made.append(draw._storage.get_trial(trial._trial_id))
             run = Run("trial", f"trial {number}", config, 1, plan.folder.trial(number), number=number)
@@ -224,7 +224,7 @@ def stored(trials: int) -> None:
         study.optuna.add_trials(made)
         for name, call in {
             "open the study and count": lambda: Study(plan.folder, plan.study, plan.space, plan.seed).used(),
-            "rank its trials": lambda: ranked(study),
+            "rank its trials": lambda: ranked_trials(study),
             "read every record": lambda: list(plan.folder.records()),
         }.items():
             began = time.process_time()

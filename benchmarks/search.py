@@ -24,9 +24,9 @@ import numpy as np
 import optuna
 
 from benchmarks.record_curves import read
-from harness.search.finite_space import Left, WithoutRepeats, by_settings, untried
+from harness.search.finite_space import Configurations, WithoutRepeats, index_by_settings, untried
 from harness.search.pruners import make_pruner, rung_step, wilcoxon_rejects
-from harness.search.samplers import fresh_seed
+from harness.search.samplers import trial_seed
 from harness.spec.space import Pruner
 
 SEEDS, NEAR, MOST = 20, 0.005, 100  # MOST: proposals after which a search is given up
@@ -146,12 +146,12 @@ def spent(table: Table, method: Method, seed: int) -> float:
     cost, best = 0.0, None
     left = everything(table)
     for number in range(MOST):
-        study.sampler = method.sampler(fresh_seed(seed, number))
+        study.sampler = method.sampler(trial_seed(seed, number))
         if not method.again:
             left = untried(left, (known.params for known in study.get_trials(deepcopy=False)[-1:]))
             if not left:
                 return float(MOST)
-            study.sampler = WithoutRepeats(study.sampler, left, fresh_seed(seed, number))
+            study.sampler = WithoutRepeats(study.sampler, left, trial_seed(seed, number))
         trial = study.ask()
         curve = table.at(tuple(_ask(trial, name, held) for name, held in table.axes.items()))
         stopped = _climb(table, method, trial, curve, best)
@@ -167,11 +167,11 @@ def spent(table: Table, method: Method, seed: int) -> float:
     return cost
 
 
-def everything(table: Table) -> Left:
+def everything(table: Table) -> Configurations:
     """All that can be proposed."""
     values = [held if isinstance(held[0], str) else range(len(held)) for held in table.axes.values()]
     settings = [dict(zip(table.axes, place, strict=True)) for place in itertools.product(*values)]
-    return by_settings(settings)
+    return index_by_settings(settings)
 
 
 def _ask(trial: optuna.Trial, name: str, held: list[Any]) -> int:

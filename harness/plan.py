@@ -101,7 +101,7 @@ class Plan:
         """What must not change in the life of a study, free of paths, so that results can be moved."""
         return {
             "model": self.model,
-            "task": self.task.without_places(),
+            "task": self.task.without_paths(),
             "budget": self.space.budget.model_dump(mode="json"),
             "processes": self.processes,  # of a trial: they multiply its effective batch size
             "space": self.space.model_dump(mode="json", include=SEARCHED),

@@ -200,7 +200,7 @@ def test_a_recipe_names_a_model_and_data_that_the_command_line_takes(name):
 @pytest.mark.parametrize("name", catalog.names("baselines"))
 def test_a_recipe_runs_on_a_cpu_and_its_row_says_what_differs(name):
     recipe = catalog.recipe(name)[1]
-    config, notes = recipe.under(Budget(examples=1536), "cpu", "demo")
+    config, notes = recipe.adapt(Budget(examples=1536), "cpu", "demo")
     assert config.refused_on("cpu") is None
     said = "; ".join(notes)
     assert (config.precision == recipe.config.precision) or "on CPU: precision fp32" in said
@@ -213,17 +213,17 @@ def test_a_recipe_runs_on_a_cpu_and_its_row_says_what_differs(name):
 
 def test_too_few_examples_are_said():
     recipe = catalog.recipe("tutorial")[1]
-    assert any("fewer than 1200 examples" in note for note in recipe.under(Budget(examples=1199), "cpu")[1])
-    assert not any("fewer than" in note for note in recipe.under(Budget(examples=1200), "cpu")[1])
+    assert any("fewer than 1200 examples" in note for note in recipe.adapt(Budget(examples=1199), "cpu")[1])
+    assert not any("fewer than" in note for note in recipe.adapt(Budget(examples=1200), "cpu")[1])
 
 
 def test_published_evaluations_keep_their_places_under_another_budget():
     blog, quran = catalog.recipe("swedish_blog_4000")[1], catalog.recipe("quran_full")[1]
-    assert blog.judged(Budget(examples=1536)).rungs == tuple(n / 8 for n in range(1, 9))
-    assert quran.judged(Budget(examples=1536)).rungs == tuple(n / 10 for n in range(1, 11))
-    assert len(quran.judged(Budget(examples=64)).rungs) == 4, "not more evaluations than steps"
+    assert blog.with_published_rungs(Budget(examples=1536)).rungs == tuple(n / 8 for n in range(1, 9))
+    assert quran.with_published_rungs(Budget(examples=1536)).rungs == tuple(n / 10 for n in range(1, 11))
+    assert len(quran.with_published_rungs(Budget(examples=64)).rungs) == 4, "not more evaluations than steps"
     plain = Budget(examples=64, rungs=(0.5, 1.0))
-    assert catalog.recipe("cadenza_lora_r32")[1].judged(plain) == plain
+    assert catalog.recipe("cadenza_lora_r32")[1].with_published_rungs(plain) == plain
 
 
 # metric, value, how many figures of the document have it, document, line
@@ -283,7 +283,7 @@ def test_the_page_names_every_recipe_and_its_commands_parse():
 )
 def test_a_recipe_in_its_own_space_on_a_gpu_is_the_published_one(space, name):
     spoken, recipe = catalog.space(space)[1], catalog.recipe(name)[1]
-    config, notes = recipe.under(spoken.budget.resolved(6760), "cuda", spoken.model)
+    config, notes = recipe.adapt(spoken.budget.resolved(6760), "cuda", spoken.model)
     assert config == recipe.config, "no warm-up is scaled"
     assert not [note for note in notes if "instead of openai" in note or " of the recipe's" in note]
 

@@ -76,7 +76,7 @@ def print_published(published: Sequence[Figure], console: Console) -> None:
     """Figures from elsewhere, apart."""
     console.print(Text("published figures, not run here:"), style="bold")
     for figure in published:
-        shown = f"{figure.system}: {figure.shown} on {figure.data}, {figure.split} ({figure.source}); {figure.differs}"
+        shown = f"{figure.system}: {figure.text} on {figure.data}, {figure.split} ({figure.source}); {figure.differs}"
         console.print(Text(visible(shown)), style="dim")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.compare.scoring import counts, external
-from harness.compare.scoring.decoding import Decoded, TestDecoder
+from harness.compare.scoring.decoding import DecodedSplit, TestDecoder
 from harness.compare.scoring.systems import Candidate, Metric, Records, Run, System, best_on_validation, candidates
 from harness.compare.scoring.test_set import TestSet
 from harness.compare.statistics import tests as statistics
@@ -52,7 +52,7 @@ class Scoring:
 
     def _counts(self, test: TestSet, hypotheses: tuple[str, ...], name: str) -> counts.Counts:
         shown = normalizer(name, self.language)[1]
-        return counts.kept(self.kept_in, test.references, hypotheses, _remembered(name, self.language), shown)
+        return counts.cached_counts(self.kept_in, test.references, hypotheses, _remembered(name, self.language), shown)
 
 
 @functools.cache
@@ -103,13 +103,13 @@ def make_leaderboard(options: Namespace, say: Progress) -> Leaderboard:
         scoring = _scoring(options, decoders, _languages(records), target)
         test, systems = _from_studies(options, decoders, folders, records, scoring, say)
     if options.reference:
-        test = TestSet.of(external.read_references(options.reference), str(options.reference))
+        test = TestSet.from_transcripts(external.read_references(options.reference), str(options.reference))
     if test is None:
         raise UserError("nothing to compare")
     systems += _added(options, test, scoring, systems)
     if not systems:
         raise UserError("no system to score; name transcripts with --add NAME=FILE")
-    task = decoders[0].given if decoders else None
+    task = decoders[0].task_name if decoders else None
     return _judged(options, title, target, folders, records, task, test, scoring, systems)
 
 
@@ -153,10 +153,10 @@ def _from_studies(
         for path, record in candidate.runs:
             say(f"{options.split}: {name}, seed {record.seed}")
             decoded = _decoded(decoder, path, record, options)
-            about = about or decoded.about
+            about = about or decoded.metadata
             source = f"{name}, seed {record.seed}"
-            test = test or TestSet.of(decoded.transcripts, source)
-            runs.append(scoring.run(test, test.hypotheses(_texts(decoded.transcripts), source), record.seed))
+            test = test or TestSet.from_transcripts(decoded.transcripts, source)
+            runs.append(scoring.run(test, test.ordered_hypotheses(_texts(decoded.transcripts), source), record.seed))
         record = candidate.record
         study = candidate.study.path.name
         systems.append(
@@ -176,11 +176,11 @@ def _from_studies(
     return test, systems
 
 
-def _decoded(decoder: TestDecoder, path: Path, record: Record, options: Namespace) -> Decoded:
+def _decoded(decoder: TestDecoder, path: Path, record: Record, options: Namespace) -> DecodedSplit:
     if options.split == "validation":  # what every run left behind anyway: test stays untouched
-        return Decoded(read_transcripts(path / "transcripts.jsonl"), {})
+        return DecodedSplit(read_transcripts(path / "transcripts.jsonl"), {})
     long_form = options.long_form if options.split == LONG else None
-    return decoder.decoded(path, record, options.split, long_form)
+    return decoder.decode(path, record, options.split, long_form)
 
 
 def _texts(transcripts: list[Transcript]) -> dict[str, tuple[str | None, str]]:
@@ -203,11 +203,11 @@ def _added(options: Namespace, test: TestSet, scoring: Scoring, systems: list[Sy
     names = [system.name for system in systems]
     found = []
     for given in options.add:
-        name, path = external.named(given)
+        name, path = external.parse_added_system(given)
         if name in names:
             raise UserError(f"there are two systems of the name {name!r}; give the one of {path} another")
         names.append(name)
-        hypotheses = test.hypotheses(external.read_hypotheses(path), str(path))
+        hypotheses = test.ordered_hypotheses(external.read_hypotheses(path), str(path))
         found.append(System(name, "external", (scoring.run(test, hypotheses, None),)))
     return found
 

@@ -155,7 +155,7 @@ class Cluster:
         """Trials of jobs that ended, and of whatever has been silent for too long."""
         alive = {f"{self.name}-{number}" for number in self.jobs}
         running = self.study.running()
-        silent = set(self.watch.silent([trial._trial_id for trial in running]))
+        silent = set(self.watch.stale_trials([trial._trial_id for trial in running]))
 
         def dead(trial: FrozenTrial) -> bool:
             worker = str(trial.user_attrs.get("worker", ""))

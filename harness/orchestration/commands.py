@@ -172,15 +172,15 @@ def print_plan(plan: Plan, console: Console) -> None:
     budget = plan.space.budget
     console.print(f"study {plan.study}: {plan.space.description}", highlight=False)
     console.print(f"  model {plan.model}, task {plan.task.name}, seed {plan.seed}", highlight=False)
-    rungs = ", ".join(budget.described(fraction) for fraction in budget.rungs)
-    console.print(f"  {plan.trials} trials of {budget.described()}, evaluated after {rungs}", highlight=False)
+    rungs = ", ".join(budget.describe(fraction) for fraction in budget.rungs)
+    console.print(f"  {plan.trials} trials of {budget.describe()}, evaluated after {rungs}", highlight=False)
     console.print(f"  sampled: {', '.join(plan.space.sampled)}", highlight=False)
     space = plan.space
     console.print(
         f"  sampler {space.sampler.name}, pruner {space.pruner.name}, metric of early rungs {space.judge}",
         highlight=False,
     )
-    if limits := space.limits.given():
+    if limits := space.limits.as_dict():
         console.print(
             f"  limits: {', '.join(f'{name} {value:,.0f}' for name, value in limits.items())}", highlight=False
         )
@@ -221,12 +221,15 @@ def print_end(plan: Plan, best: Record | None, console: Console, ended: str | No
 
 def dry_run(options: Namespace) -> int:
     """Print sample configurations with their parameter counts; needs no weights, data or GPU."""
-    from harness.search.preview import draw
+    from harness.search.preview import sample_configurations
 
     plan = plan_of(options)
     dims = dimensions(plan.model)
     named: list[tuple[str, TrialConfig]] = [(name, recipe.config) for name, recipe in plan.recipes.items()]
-    named += [(f"trial {number}", config) for number, config in enumerate(draw(plan.space, plan.trials, plan.seed))]
+    named += [
+        (f"trial {number}", config)
+        for number, config in enumerate(sample_configurations(plan.space, plan.trials, plan.seed))
+    ]
     rows: list[dict[str, Any]] = []
     for name, config in named:
         trainable, total = count(dims, config)

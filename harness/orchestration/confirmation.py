@@ -6,7 +6,7 @@ from pathlib import Path
 from harness.plan import Plan
 from harness.records.study_folder import Run, is_searched, is_stored, read_record
 from harness.records.tuned_baselines import tuned_baselines
-from harness.search.best_trials import ranked
+from harness.search.best_trials import ranked_trials
 from harness.search.study import Study
 
 
@@ -20,7 +20,7 @@ def replicates(plan: Plan, study: Study, baselines: list[Run]) -> list[Run]:
     folder, search_options = study.folder, plan.search_options
     if not search_options.confirm or not search_options.seeds:
         return []
-    places = [folder.trial(number) for number in ranked(study)[: search_options.confirm]]
+    places = [folder.trial(number) for number in ranked_trials(study)[: search_options.confirm]]
     recipes = [run for run in baselines if run.kind == "recipe" and not is_searched(run)]
     places += [run.folder for run in recipes if _complete(run.folder)]
     places += [held.best[0] for held in tuned_baselines(folder.records())]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from harness.orchestration.confirmation import fresh_seeds, replicates
 from harness.plan import Plan
 from harness.records.study_folder import Run, read_record
-from harness.search.best_trials import best
+from harness.search.best_trials import best_trial
 from harness.search.study import Study
 from harness.spec.data_selection import DataSelection
 
@@ -53,5 +53,5 @@ def refit(plan: Plan, study: Study) -> list[Run]:
 
 def _winner(study: Study) -> Run | None:
     """The trial with the lowest validation WER."""
-    number = best(study)
+    number = best_trial(study)
     return None if number is None else Run.of(study.folder.trial(number), read_record(study.folder.trial(number)))

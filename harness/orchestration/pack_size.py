@@ -38,7 +38,7 @@ def trials_per_pass(plan: Plan) -> int:
     with suppress(UserError):  # a model that is not here yet, whose sizes are not known
         return (
             1
-            if packing.apart(config, plan.space.budget)
+            if packing.unpackable_reason(config, plan.space.budget)
             else estimated_trials_per_pass(dimensions(plan.model), config, "encoder_cache" in plan.techniques)
         )
     return 1

@@ -51,7 +51,7 @@ def heaviest(space: SearchSpace) -> TrialConfig:
         name: max(dimension.extremes(), key=WEIGHT.get(name, lambda value: float(value or 0)))
         for name, dimension in space.sampled.items()
     }
-    return TrialConfig.model_validate(space.joined(sampled))
+    return TrialConfig.model_validate(space.with_fixed(sampled))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Forecast:
             return 0.0
         if budget.train_seconds is not None:
             return budget.train_seconds
-        examples = budget.examples_in_all(self.config.effective_batch_size * processes)
+        examples = budget.total_examples(self.config.effective_batch_size * processes)
         assert examples is not None
         return examples / (self.cost.samples_per_second or float("inf"))
 
@@ -122,14 +122,14 @@ def _refuse(plan: Plan, budget: Budget, device: str) -> None:
     if refusal := plan.space.refused_on(device):
         raise UserError(f"the space cannot run here: {refusal}")
     for name, recipe in plan.recipes.items():
-        if refusal := recipe.under(budget, device, processes=plan.processes)[0].refused_on(device):
+        if refusal := recipe.adapt(budget, device, processes=plan.processes)[0].refused_on(device):
             raise UserError(f"baseline {name} cannot run here: {refusal}")
 
 
 def _systems(plan: Plan, budget: Budget, device: str) -> Iterator[tuple[str, TrialConfig]]:
     yield "heaviest trial", heaviest(plan.space)
     for name, recipe in plan.recipes.items():
-        yield name, recipe.under(budget, device, plan.model, plan.processes)[0]
+        yield name, recipe.adapt(budget, device, plan.model, plan.processes)[0]
 
 
 def _measure(trainer: Trainer, name: str, config: TrialConfig) -> Forecast:

@@ -4,7 +4,7 @@ import shutil
 
 from harness.records.study_folder import StudyFolder, is_searched
 from harness.records.tuned_baselines import tuned_baselines
-from harness.search.best_trials import ranked
+from harness.search.best_trials import ranked_trials
 from harness.search.study import Study
 
 
@@ -14,7 +14,7 @@ def remove_other_weights(study: Study, keep: int, removed: set[int]) -> None:
     A trial that was pruned or failed has stored none. `removed` remembers whose are gone, for they do not come back:
     looking again at each trial each time would take longer with every trial.
     """
-    for number in ranked(study)[keep:]:
+    for number in ranked_trials(study)[keep:]:
         if number not in removed:
             shutil.rmtree(study.folder.trial(number) / "weights", ignore_errors=True)
             removed.add(number)

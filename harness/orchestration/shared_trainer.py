@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from harness.errors import UserError
 from harness.orchestration.trainer_launch import Trainer, TrainerDiedError
 from harness.spec.messages import Answer, Failed, Finished, Leave, Order, Ready, Refused, Train
-from harness.spec.packing import Kind
+from harness.spec.packing import PackKey
 
 LOOK_SECONDS = 0.5
 PATIENCE = 10.0  # seconds for a trainer that is let go
@@ -23,10 +23,10 @@ class PackGate:
         self._changed = threading.Condition()
         self._queue = deque[object]()
         self._inside = 0
-        self._kind: Kind | None = None
+        self._kind: PackKey | None = None
 
     @contextmanager
-    def through(self, kind: Kind | None, given_up: Callable[[], bool]) -> Iterator[bool]:
+    def through(self, kind: PackKey | None, given_up: Callable[[], bool]) -> Iterator[bool]:
         """Wait for one's turn, and have it within; False where that was given up."""
         entered = self._enter(kind, given_up)
         try:
@@ -37,7 +37,7 @@ class PackGate:
                     self._inside -= 1
                     self._changed.notify_all()
 
-    def _enter(self, kind: Kind | None, given_up: Callable[[], bool]) -> bool:
+    def _enter(self, kind: PackKey | None, given_up: Callable[[], bool]) -> bool:
         ticket = object()
         with self._changed:
             self._queue.append(ticket)

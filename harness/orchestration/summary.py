@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
-from harness.search.constraints import measured
+from harness.search.constraints import measured_value
 from harness.search.pareto import on_front
 from harness.spec.limits import Objective
 from harness.spec.result import Record
@@ -23,7 +23,7 @@ def summary(space: SearchSpace, records: Sequence[Record], ended: str | None) ->
     trials = [record for record in records if record.kind == "trial"]
     stopped = sum(record.state == "pruned" for record in trials)
     infeasible = sum((record.reason or "").startswith(("infeasible", "out_of_memory")) for record in trials)
-    if space.limits.given():
+    if space.limits.as_dict():
         lines.append(f"{infeasible} of {len(trials)} trials exceeded a limit, {stopped - infeasible} were pruned")
     if len(space.objectives) > 1:
         lines.append("Pareto front:")
@@ -48,7 +48,7 @@ def pareto(trials: Sequence[Record], objectives: Sequence[Objective]) -> list[tu
     """Completed trials that no other beats or equals in every objective, the lowest WER first."""
     found = []
     for record in trials:
-        values = [value for name in objectives if (value := measured(record, name)) is not None]
+        values = [value for name in objectives if (value := measured_value(record, name)) is not None]
         if record.state == "complete" and len(values) == len(objectives):
             found.append((record, values))
     front = itertools.compress(found, on_front([values for _, values in found]))

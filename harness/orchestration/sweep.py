@@ -24,8 +24,8 @@ from harness.orchestration.trial_loop import run_trials
 from harness.orchestration.worker import Worker
 from harness.plan import Plan, needed_dimensions
 from harness.records.study_folder import Run, read_record
-from harness.search.baseline_tuning import tuning
-from harness.search.best_trials import best
+from harness.search.baseline_tuning import tuning_runs
+from harness.search.best_trials import best_trial
 from harness.search.heartbeat import Heartbeat
 from harness.search.storage import Database
 from harness.search.study import SLOTS, Study
@@ -91,7 +91,7 @@ class Sweep:
         device = self.workers[0].trainer.ready.device if self.workers else self._device_of_jobs()
         self._refuse_what_cannot_run(device)
         baselines = self._baselines(device)
-        baselines += tuning(self.plan, baselines)
+        baselines += tuning_runs(self.plan, baselines)
         attempts = [str(trial.user_attrs.get("attempt_id")) for trial in self.study.running()]
         known = [*baselines, *followups(self.plan, self.study, baselines)]
         clean_up_attempts(self.folder, self.plan, known, spare=attempts)
@@ -115,7 +115,7 @@ class Sweep:
         return "cuda" if self.plan.place.launcher == "slurm" or gpus() else "cpu"
 
     def _winner(self) -> Record | None:
-        number = best(self.study)
+        number = best_trial(self.study)
         return read_record(self.folder.trial(number)) if number is not None else None
 
     def _reap(self) -> None:
@@ -131,7 +131,7 @@ class Sweep:
         budget = self._budget()
         refusals = {"the space": self.plan.space.refused_on(device)}
         for name, recipe in self.plan.recipes.items():
-            config, _ = recipe.under(budget, device, processes=self.plan.processes)
+            config, _ = recipe.adapt(budget, device, processes=self.plan.processes)
             refusals[f"baseline {name}"] = config.refused_on(device)
         for what, refusal in refusals.items():
             if refusal:
@@ -151,10 +151,11 @@ class Sweep:
     def _baselines(self, device: str) -> list[Run]:
         budget, runs = self._budget(), list[Run]()
         for name, recipe in self.plan.recipes.items():
-            config, notes = recipe.under(budget, device, self.plan.model, self.plan.processes)
+            config, notes = recipe.adapt(budget, device, self.plan.model, self.plan.processes)
             kind: Kind = "zero_shot" if config.method == "none" else "recipe"
             folder = self.folder.baseline(name, self.plan.seed)
-            run = Run(kind, name, config, self.plan.seed, folder, notes=tuple(notes), budget=recipe.judged(budget))
+            own_budget = recipe.with_published_rungs(budget)
+            run = Run(kind, name, config, self.plan.seed, folder, notes=tuple(notes), budget=own_budget)
             runs.append(run)
         return runs
 

@@ -89,7 +89,8 @@ class TrainerClient:
             order = order.model_copy(update={"packed": packed})
             while True:
                 finished = self._converse(order, go_on, may_win)
-                smaller = order.config.halved() if finished.poisoned and order.config.auto_micro_batch else None
+                can_halve = finished.poisoned and order.config.auto_micro_batch
+                smaller = order.config.with_half_batch() if can_halve else None
                 if finished.result.reason != OUT_OF_MEMORY or smaller is None:
                     return finished
                 order = order.model_copy(update={"config": smaller})
@@ -122,7 +123,7 @@ class TrainerClient:
         if self._shared is None:
             yield False
             return
-        kind = None if alone else packing.kind(order.config, order.budget)
+        kind = None if alone else packing.pack_key(order.config, order.budget)
         with self._shared.gate.through(kind, self.stop.asked.is_set) as entered:
             if not entered:
                 raise TrainerFailedError(STOPPED, "interrupted")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from harness.orchestration.retention import remove_other_weights
 from harness.orchestration.worker import Worker
 from harness.records.study_folder import Run, read_rungs
-from harness.search.constraints import judged
+from harness.search.constraints import apply_limits
 from harness.search.finished_trials import FinishedTrials
 from harness.search.heartbeat import Heartbeat
 from harness.search.study import Study
@@ -42,16 +42,18 @@ def run_next_trial(
     finished_trials = FinishedTrials(study)
 
     def judge(rung: Rung) -> bool:
-        return study.may_go_on(trial, rung, attempt.name) and finished_trials.may_go_on(rung, config)
+        return study.may_continue(trial, rung, attempt.name) and finished_trials.may_continue(rung, config)
 
-    with heartbeat.beating(trial._trial_id):
+    with heartbeat.sending_for(trial._trial_id):
         resume = study.checkpoint(trial)
         study.replay(trial, read_rungs(resume)[:-1] if resume else (), attempt.name)
         if refusal := study.refusal(config):
             outcome = worker.refuse(run, attempt, refusal)
         else:
-            outcome = worker.attempt(run, attempt, judge, resume, finished_trials.may_win, "died" in trial.user_attrs)
-        record = judged(study.space.limits, outcome.record, study.trainable(config))
+            outcome = worker.attempt(
+                run, attempt, judge, resume, finished_trials.may_beat_best, "died" in trial.user_attrs
+            )
+        record = apply_limits(study.space.limits, outcome.record, study.trainable_parameters(config))
         held = study.finish(trial, attempt, record, outcome.retry)
     if not held:
         worker.display.say(f"{run.name} was given to another worker meanwhile; this attempt is dropped")

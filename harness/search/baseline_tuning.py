@@ -1,4 +1,4 @@
-"""Baselines at the same tuning budget: each trained one gets a small search of its own, around its own settings."""
+"""Tune baselines: give each trained baseline a small search of its own (`--tune-baselines N`)."""
 
 from dataclasses import replace
 
@@ -8,37 +8,39 @@ from harness.plan import Plan
 from harness.records.study_folder import Run
 from harness.spec.trial import TrialConfig
 
-FACTOR = 10.0  # the learning rate is searched from a tenth of the recipe's to ten times it, in logarithm
-WARMUP = 0.3  # and warm-up from none to this share of the schedule
-AROUND = (
-    f"learning rate log-uniform from 1/{FACTOR:g} of the recipe's to {FACTOR:g} times it, "
-    f"warm-up uniform from 0 to {WARMUP:g} of the steps (scrambled Halton sequence), the recipe's own settings first"
+LEARNING_RATE_FACTOR = 10.0  # the learning rate is drawn from 1/10 of the recipe's to 10 times it, log-uniformly
+MAX_WARMUP_RATIO = 0.3  # warm-up is drawn from 0 to this share of the steps
+SEARCH_DESCRIPTION = (
+    f"learning rate log-uniform from 1/{LEARNING_RATE_FACTOR:g} of the recipe's to {LEARNING_RATE_FACTOR:g} times it, "
+    f"warm-up uniform from 0 to {MAX_WARMUP_RATIO:g} of the steps (scrambled Halton sequence), the recipe's own "
+    "settings first"
 )
 
 
-def tuning(plan: Plan, baselines: list[Run]) -> list[Run]:
-    """The runs of `--tune-baselines N`: the recipe's own run is the first of the N, so these are N - 1.
+def tuning_runs(plan: Plan, baselines: list[Run]) -> list[Run]:
+    """Return the N - 1 additional runs of each trained baseline; the recipe's own run is the first of the N.
 
-    A scrambled Halton sequence, seeded by study and baseline: each run follows from its number alone, so that workers
-    need not wait for each other, and neither a kill nor a larger N changes what was drawn.
+    The configurations come from a scrambled Halton sequence, seeded by study and baseline. Each follows from its
+    number alone: workers need not wait for each other, and neither a kill nor a larger N changes what was drawn.
     """
-    trained = [run for run in baselines if run.kind == "recipe"] if plan.search_options.tune_baselines > 1 else []
-    return [one for run in trained for one in _around(plan, run)]
+    if plan.search_options.tune_baselines <= 1:
+        return []
+    return [run for baseline in baselines if baseline.kind == "recipe" for run in _runs_of_baseline(plan, baseline)]
 
 
-def _around(plan: Plan, run: Run) -> list[Run]:
-    from scipy.stats import qmc  # 60 MB and most of a second, for --tune-baselines alone
+def _runs_of_baseline(plan: Plan, baseline: Run) -> list[Run]:
+    from scipy.stats import qmc  # 60 MB and most of a second, needed only for --tune-baselines
 
-    generator = np.random.default_rng([plan.seed, *run.name.encode()])
+    generator = np.random.default_rng([plan.seed, *baseline.name.encode()])
     points = qmc.Halton(2, rng=generator).random(plan.search_options.tune_baselines - 1)
-    # Whatever is said of the recipe's warm-up is not true of these.
-    notes = tuple(note for note in run.notes if not note.startswith("warm-up"))
+    # Notes on the recipe's warm-up do not apply to other warm-ups.
+    notes = tuple(note for note in baseline.notes if not note.startswith("warm-up"))
     return [
         replace(
-            run,
-            name=f"{run.name}, tuning {number}",
-            config=_drawn(run.config, *point),
-            folder=plan.folder.tuning(run.name, number),
+            baseline,
+            name=f"{baseline.name}, tuning {number}",
+            config=_config_at(baseline.config, *point),
+            folder=plan.folder.tuning(baseline.name, number),
             number=number,
             notes=notes,
         )
@@ -46,8 +48,8 @@ def _around(plan: Plan, run: Run) -> list[Run]:
     ]
 
 
-def _drawn(own: TrialConfig, rate: float, warmup: float) -> TrialConfig:
-    """The recipe with learning rate and warm-up from a point of the unit square."""
-    learning_rate = float(f"{own.learning_rate * FACTOR ** (2 * rate - 1):.4g}")
-    ratio = round(WARMUP * warmup, 3)
-    return own.model_copy(update={"learning_rate": learning_rate, "warmup_steps": None, "warmup_ratio": ratio})
+def _config_at(recipe: TrialConfig, rate: float, warmup: float) -> TrialConfig:
+    """Return the recipe with learning rate and warm-up at a point of the unit square."""
+    learning_rate = float(f"{recipe.learning_rate * LEARNING_RATE_FACTOR ** (2 * rate - 1):.4g}")
+    ratio = round(MAX_WARMUP_RATIO * warmup, 3)
+    return recipe.model_copy(update={"learning_rate": learning_rate, "warmup_steps": None, "warmup_ratio": ratio})

@@ -1,16 +1,19 @@
-"""Which limits a trial kept: what Optuna is told of them, and what is made of a trial that broke one."""
+"""Evaluate the limits of a search space: as Optuna constraints, and as a reason to mark a trial infeasible."""
 
 from harness.model_size.parameters import Dimensions, count
 from harness.spec.limits import Limits, Objective
 from harness.spec.result import OUT_OF_MEMORY, Record, Rung
 from harness.spec.trial import TrialConfig
 
-INFEASIBLE = "infeasible: "
+INFEASIBLE = "infeasible: "  # how the reason of such a trial begins in its record
 UNITS = {"vram": (1e9, "GB"), "train_time": (1.0, "s"), "trainable": (1.0, "parameters")}
 
 
-def measured(record: Record, name: Objective) -> float | None:
-    """What a record has of an objective or a limit; training time as it would be had the trial run to its end."""
+def measured_value(record: Record, name: Objective) -> float | None:
+    """Return the value of an objective or limit in a record; None if it was not measured.
+
+    The training time of a pruned trial is extrapolated to the whole budget.
+    """
     if name == "wer":
         return record.scores.wer if record.scores else None
     if record.cost is None:
@@ -19,56 +22,63 @@ def measured(record: Record, name: Objective) -> float | None:
         return float(record.cost.peak_memory_bytes)
     if name == "trainable":
         return float(record.cost.trainable_parameters)
-    done = record.budget.rungs[record.rungs[-1].index] if record.state == "pruned" and record.rungs else 1.0
-    return record.cost.train_seconds / done
+    fraction = record.budget.rungs[record.rungs[-1].index] if record.state == "pruned" and record.rungs else 1.0
+    return record.cost.train_seconds / fraction
 
 
-def constraints(limits: Limits, record: Record, trainable: int | None) -> dict[str, float]:
-    """Every constraint of a trial, at most 0 where it holds: what it took over its limit, less 1.
+def constraint_values(limits: Limits, record: Record, trainable: int | None) -> dict[str, float]:
+    """Return the value of every constraint of a trial: value / limit - 1, which is at most 0 where the limit holds.
 
-    What was not measured counts as just kept, memory after an out-of-memory as twice the limit. `trainable` is
-    known by arithmetic, trained or not.
+    A value that was not measured counts as equal to its limit; memory after an out-of-memory error as twice the limit.
+
+    Args:
+        limits: The limits of the search space.
+        record: The record of the trial.
+        trainable: Its trainable parameters, which are computed from the configuration, trained or not.
     """
     ran_out = record.reason == OUT_OF_MEMORY
-    found = {OUT_OF_MEMORY: 1.0 if ran_out else -1.0}
-    for name, limit in limits.given().items():
-        value = trainable if name == "trainable" else measured(record, name)  # type: ignore[arg-type]
+    values = {OUT_OF_MEMORY: 1.0 if ran_out else -1.0}
+    for name, limit in limits.as_dict().items():
+        value = trainable if name == "trainable" else measured_value(record, name)  # type: ignore[arg-type]
         if value is None:
             value = 2 * limit if ran_out and name == "vram" else limit
-        found[name] = value / limit - 1
-    return found
+        values[name] = value / limit - 1
+    return values
 
 
-def judged(limits: Limits, record: Record, trainable: int | None) -> Record:
-    """The record as it counts: a completed trial that broke a limit is stopped, with the reason, and never best."""
+def apply_limits(limits: Limits, record: Record, trainable: int | None) -> Record:
+    """Return the record; a complete trial that broke a limit becomes a pruned one, with the reason, and is never best.
+
+    For the arguments see `constraint_values`.
+    """
     if record.state != "complete":
         return record
-    broken = {name for name, value in constraints(limits, record, trainable).items() if value > 0}
+    broken = {name for name, value in constraint_values(limits, record, trainable).items() if value > 0}
     if not broken:
         return record
-    said = []
+    reasons = []
     for name in sorted(broken & set(UNITS)):
-        value = float(trainable or 0) if name == "trainable" else measured(record, name)  # type: ignore[arg-type]
-        said.append(_over(name, value or 0.0, limits.given()[name]))
-    return record.model_copy(update={"state": "pruned", "reason": INFEASIBLE + "; ".join(said)})
+        value = float(trainable or 0) if name == "trainable" else measured_value(record, name)  # type: ignore[arg-type]
+        reasons.append(_over_limit(name, value or 0.0, limits.as_dict()[name]))
+    return record.model_copy(update={"state": "pruned", "reason": INFEASIBLE + "; ".join(reasons)})
 
 
-def _over(name: str, value: float, limit: float) -> str:
+def _over_limit(name: str, value: float, limit: float) -> str:
     scale, unit = UNITS[name]
     digits = 0 if name == "trainable" else 2
     return f"{name} {value / scale:,.{digits}f} {unit} over {limit / scale:,.{digits}f} {unit}"
 
 
 def infeasible_before_training(limits: Limits, dims: Dimensions | None, config: TrialConfig) -> str | None:
-    """Why a configuration need not be trained to be known as infeasible, or None."""
+    """Return why a configuration is infeasible even without training it, or None."""
     if limits.trainable is None or dims is None:
         return None
-    trained = count(dims, config)[0]
-    return INFEASIBLE + _over("trainable", trained, limits.trainable) if trained > limits.trainable else None
+    trainable = count(dims, config)[0]
+    return INFEASIBLE + _over_limit("trainable", trainable, limits.trainable) if trainable > limits.trainable else None
 
 
 def exceeds_limit(limits: Limits, rung: Rung) -> bool:
-    """Whether a trial has broken a limit already at a rung."""
+    """Whether a trial has exceeded its limit on training time or memory at a rung."""
     time, memory = limits.train_time, limits.vram
     return (time is not None and rung.train_seconds > time) or (
         memory is not None and rung.peak_memory_bytes is not None and rung.peak_memory_bytes > memory

@@ -1,4 +1,8 @@
-"""The helper process of the gp sampler, which imports torch: finished trials in, a proposal out (JSON)."""
+"""Propose a trial with Optuna's GP sampler in a process of its own, because that sampler imports torch.
+
+Standard input is one JSON object: `space`, `seed`, and `trials` (values, params and distributions of the finished
+trials). Standard output is a JSON object with the proposed parameters. `samplers.propose_with_gp` starts it.
+"""
 
 import json
 import sys
@@ -7,25 +11,25 @@ import warnings
 import optuna
 from optuna.distributions import json_to_distribution
 
-from harness.search.sampling import configuration
+from harness.search.sampling import suggest_configuration
 from harness.spec.space import SearchSpace
 
 
 def main() -> None:
-    """Read one order from standard input, print the proposed parameters."""
+    """Read the request from standard input and print the proposed parameters."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore")
-    order = json.load(sys.stdin)
-    space = SearchSpace.parse(order["space"], "the order")
-    sampler = optuna.samplers.GPSampler(seed=order["seed"], n_startup_trials=0)
+    request = json.load(sys.stdin)
+    space = SearchSpace.parse(request["space"], "the order")
+    sampler = optuna.samplers.GPSampler(seed=request["seed"], n_startup_trials=0)
     study = optuna.create_study(directions=["minimize"] * len(space.objectives), sampler=sampler)
-    for told in order["trials"]:
-        distributions = {name: json_to_distribution(text) for name, text in told["distributions"].items()}
+    for finished in request["trials"]:
+        distributions = {name: json_to_distribution(text) for name, text in finished["distributions"].items()}
         study.add_trial(
-            optuna.trial.create_trial(params=told["params"], distributions=distributions, values=told["values"])
+            optuna.trial.create_trial(params=finished["params"], distributions=distributions, values=finished["values"])
         )
     trial = study.ask()
-    configuration(space, trial)
+    suggest_configuration(space, trial)
     print(json.dumps(trial.params))
 
 

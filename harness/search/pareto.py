@@ -1,12 +1,13 @@
-"""Which of several points are not beaten in every respect."""
+"""Find the points on a Pareto front."""
 
 from collections.abc import Sequence
 
 
 def on_front(points: Sequence[Sequence[float]]) -> list[bool]:
-    """Whether each point is on the Pareto front, where less is better.
+    """Return for each point whether it is on the Pareto front, where lower values are better.
 
-    It is if no other is at least as good in all respects and better in one; equal points do not beat each other.
+    A point is on the front if no other point is at least as good in all values and better in one. Equal points do not
+    dominate each other.
     """
     return [not any(_dominates(other, point) for other in points) for point in points]
 

@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.search.constraints import measured
+from harness.search.constraints import measured_value
 from harness.spec.limits import Objective
 from harness.spec.result import Record, Rung
 from harness.spec.space import Pruner
@@ -113,7 +113,7 @@ def is_dominated(
         there = next((r for r in record.rungs if r.index == rung.index and r.scores), None)
         if there is None or there.scores is None or there.scores.wer + margin >= rung.scores.wer:
             continue
-        values = [(measured(record, name), now[name]) for name in others]
+        values = [(measured_value(record, name), now[name]) for name in others]
         if all(value is not None and value <= current for value, current in values):
             return True
     return False

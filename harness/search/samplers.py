@@ -19,14 +19,14 @@ from harness.search.grid import grid, grid_size
 from harness.spec.space import SearchSpace
 
 
-def fresh_seed(seed: int, number: int) -> int:
+def trial_seed(seed: int, number: int) -> int:
     """A seed for one trial: one sampler for all would draw the same again after a restart."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
 
 
 def make_sampler(space: SearchSpace, seed: int, number: int, study: optuna.Study | None = None) -> BaseSampler:
     """The sampler for one trial, seeded by study and trial number; `study` holds what gp is to learn from."""
-    sampler, fresh = space.sampler, fresh_seed(seed, number)
+    sampler, fresh = space.sampler, trial_seed(seed, number)
     random = optuna.samplers.RandomSampler(seed=fresh)
     if sampler.name == "random":
         return random

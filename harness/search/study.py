@@ -11,18 +11,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.model_size.parameters import Dimensions, count
 from harness.records.study_folder import StudyFolder, has_rungs, store
-from harness.search.constraints import constraints, infeasible_before_training, measured
-from harness.search.finite_space import Left, WithoutRepeats, configurations, untried
+from harness.search.constraints import constraint_values, infeasible_before_training, measured_value
+from harness.search.finite_space import Configurations, WithoutRepeats, enumerate_configurations, untried
 from harness.search.pruners import make_pruner, rung_step
-from harness.search.samplers import fresh_seed, make_sampler
-from harness.search.sampling import configuration
+from harness.search.samplers import make_sampler, trial_seed
+from harness.search.sampling import suggest_configuration
 from harness.search.storage import Database
 from harness.spec.result import Record, Rung, State
 from harness.spec.space import SearchSpace
 from harness.spec.trial import TrialConfig
 
 SLOTS = "trials"  # of the study, an attribute: how many it shall have, for whoever looks
-SECONDS = "seconds"  # of training and evaluation
+SECONDS_ATTRIBUTE = "seconds"  # of training and evaluation
 PENALTY = 2.0  # as the WER of a trial that broke a limit, for samplers that learn from nothing else
 Retry = Literal["died", "interrupted"]
 # A trainer that dies may die of its trial; what stops a supervisor seldom does. What fails by itself would fail again.
@@ -50,7 +50,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.name, self.space, self.seed = folder, name, space, seed
         self.database, self.dims = database or Database(folder.path), dims
-        self._known = configurations(space)
+        self._known = enumerate_configurations(space)
         with self.lock():
             self.optuna = optuna.create_study(
                 study_name=name,
@@ -96,11 +96,11 @@ class Study:
         slot = int(waiting.user_attrs.get("slot", asked)) if waiting else asked
         self.optuna.sampler = make_sampler(self.space, self.seed, slot, self.optuna)
         if (left := self._left(trials)) is not None:
-            self.optuna.sampler = WithoutRepeats(self.optuna.sampler, left, fresh_seed(self.seed, slot))
+            self.optuna.sampler = WithoutRepeats(self.optuna.sampler, left, trial_seed(self.seed, slot))
         trial = self.optuna.ask()
-        return trial, configuration(self.space, trial)
+        return trial, suggest_configuration(self.space, trial)
 
-    def _left(self, trials: list[FrozenTrial]) -> Left | None:
+    def _left(self, trials: list[FrozenTrial]) -> Configurations | None:
         """The configurations that no trial has; None in a space without an end. One that is retried has none."""
         again = retried(trials)
         tried = (t.params for t in trials if t.number not in again and t.state != TrialState.WAITING)
@@ -116,7 +116,7 @@ class Study:
         trials = self.optuna.get_trials(deepcopy=False)
         return self._nothing_left(trials) and all(t.state != TrialState.RUNNING for t in trials)
 
-    def may_go_on(self, trial: optuna.Trial, rung: Rung, attempt: str | None) -> bool:
+    def may_continue(self, trial: optuna.Trial, rung: Rung, attempt: str | None) -> bool:
         """Report a rung and ask the pruner, which cannot judge several objectives.
 
         Neither it nor the sampler must learn from an attempt that was given to another worker meanwhile.
@@ -134,7 +134,7 @@ class Study:
         take that one's value for all below, and the trial would beat rivals that had trained less.
         """
         for rung in rungs:
-            self.may_go_on(trial, rung, attempt)
+            self.may_continue(trial, rung, attempt)
 
     def _report(self, trial: optuna.Trial, rungs: Sequence[Rung], stored: FrozenTrial) -> None:
         """Store what rungs are judged by; a second time changes nothing. Of several objectives none is stored."""
@@ -170,7 +170,7 @@ class Study:
         if record.reason:
             trial.set_user_attr("reason", record.reason)
         kept = self._constrain(trial, record, stored)
-        trial.set_user_attr(SECONDS, _seconds(record))
+        trial.set_user_attr(SECONDS_ATTRIBUTE, _seconds(record))
         if retry and record.state == "fail" and self._may_retry(trial, retry):
             self._enqueue_again(trial, retry)
         state, values = self._outcome(record, kept)
@@ -184,7 +184,7 @@ class Study:
         TPE learns from a broken constraint and the state PRUNED; the other samplers would learn nothing from that,
         so they are told a finite penalty.
         """
-        found = [measured(record, name) for name in self.space.objectives]
+        found = [measured_value(record, name) for name in self.space.objectives]
         if not kept and self.space.sampler.name != "tpe":
             return TrialState.COMPLETE, [
                 PENALTY if name == "wer" else value if value is not None else PENALTY * self._worst(place)
@@ -197,7 +197,7 @@ class Study:
         seen = [t.values[place] for t in self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
         return max(seen, default=1.0)
 
-    def trainable(self, config: TrialConfig) -> int | None:
+    def trainable_parameters(self, config: TrialConfig) -> int | None:
         """Trainable parameters of a configuration, where the model's dimensions are known."""
         return None if self.dims is None else count(self.dims, config)[0]
 
@@ -212,7 +212,7 @@ class Study:
         """
         if record.state == "fail":
             return True
-        found = constraints(self.space.limits, record, self.trainable(record.config))
+        found = constraint_values(self.space.limits, record, self.trainable_parameters(record.config))
         for name, value in found.items():
             if name not in stored.constraints:
                 trial.set_constraint(name, value)
@@ -237,7 +237,7 @@ class Study:
         """A trial that another process asked for; where that died before it had drawn everything, the rest is drawn."""
         trial = optuna.Trial(self.optuna, frozen._trial_id)
         self.optuna.sampler = optuna.samplers.RandomSampler(self.seed)
-        return trial, configuration(self.space, trial)
+        return trial, suggest_configuration(self.space, trial)
 
     def checkpoint(self, trial: optuna.Trial) -> Path | None:
         """Where the newest rung of the attempts before this trial is kept, if one was reached."""

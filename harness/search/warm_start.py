@@ -36,7 +36,7 @@ def _sources(plan: Plan, device: str) -> list[tuple[str, TrialConfig]]:
     found = []
     for source in plan.search_options.warm_start:
         if source == BASELINES:
-            under = {n: recipe.under(plan.space.budget, device, plan.model)[0] for n, recipe in plan.recipes.items()}
+            under = {n: recipe.adapt(plan.space.budget, device, plan.model)[0] for n, recipe in plan.recipes.items()}
             found += [(name, config) for name, config in under.items() if config.method != "none"]
             continue
         if source == plan.study:
@@ -59,7 +59,7 @@ def fit_to_space(space: SearchSpace, config: TrialConfig) -> tuple[dict[str, Any
         if name == "method" and value != fixed:
             left_out.append(f"method {value} (fixed to {fixed})")
     values = {**space.fixed, **{name: _value(config, name) for name in space.sampled}}
-    for name in space.order():
+    for name in space.sampling_order():
         value = values[name]
         if not applies(name, values):
             continue

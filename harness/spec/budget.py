@@ -1,4 +1,4 @@
-"""How much a trial may see, and where on the way it is judged."""
+"""Define the training budget of a trial, and the rungs at which it is evaluated."""
 
 import math
 from typing import Self
@@ -7,57 +7,57 @@ from pydantic import Field, model_validator
 
 from harness.spec.base import Spec
 
-TIMED_STEPS = 1000  # a budget in seconds is cut into as many parts; schedule and rungs count those
+TIMED_STEPS = 1000  # a budget in seconds is divided into so many parts, which schedule and rungs count as steps
 UNITS = ("examples", "epochs", "steps", "train_seconds")
 
 
 class Budget(Spec):
-    """A budget in one unit: examples or epochs, so that batch size does not change how much a trial sees; or others.
+    """A training budget in one of four units.
 
-    With `steps`, and with `train_seconds`, configurations see different amounts of speech: for studies that are
-    about just that.
+    With `examples` or `epochs`, the amount of training data does not depend on the batch size. With `steps` or
+    `train_seconds` it differs between configurations: use these only if that is what you study.
     """
 
-    examples: int | None = Field(None, ge=1, description="training examples a trial sees, repeats counted")
+    examples: int | None = Field(None, ge=1, description="training examples of a trial, repetitions included")
     epochs: float | None = Field(None, gt=0, description="the same, in passes over the training split")
     steps: int | None = Field(None, ge=1, description="optimizer steps")
-    train_seconds: float | None = Field(None, gt=0, description="seconds of training, evaluation not counted")
+    train_seconds: float | None = Field(None, gt=0, description="seconds of training, without evaluation")
     rungs: tuple[float, ...] = Field(
-        (1.0,), description="fractions of the budget at which a trial is evaluated on validation; the last is 1"
+        (1.0,), description="fractions of the budget after which a trial is evaluated on validation; the last is 1"
     )
 
     @model_validator(mode="after")
-    def _one_unit(self) -> Self:
+    def _check_unit(self) -> Self:
         given = [unit for unit in UNITS if getattr(self, unit) is not None]
         if len(given) != 1:
-            raise ValueError(f"a budget is given in one of {', '.join(UNITS)}; here: {', '.join(given) or 'none'}")
+            raise ValueError(f"give the budget in one of {', '.join(UNITS)}; given: {', '.join(given) or 'none'}")
         return self
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_rungs(self) -> Self:
         if not self.rungs or self.rungs[-1] != 1.0 or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[0] <= 0:
             raise ValueError("rungs must be increasing fractions above 0 that end with 1.0, such as [0.25, 0.5, 1.0]")
         return self
 
     def resolved(self, train_utterances: int) -> Self:
-        """The same budget with epochs counted in examples."""
+        """Return the budget with epochs converted to examples."""
         if self.epochs is None:
             return self
         examples = max(1, round(self.epochs * train_utterances))
         return self.model_copy(update={"examples": examples, "epochs": None})
 
     def schedule_steps(self, effective_batch_size: int) -> int:
-        """The length of the learning-rate schedule: optimizer steps, or the parts of a budget in seconds.
+        """Return the length of the learning-rate schedule: optimizer steps, or the parts of a budget in seconds.
 
-        The last batch of a budget in examples is cut so that exactly those are seen.
+        The last batch of a budget in examples is shortened to match it exactly.
         """
-        return self._after(1.0, effective_batch_size)
+        return self._steps_at(1.0, effective_batch_size)
 
     def rung_steps(self, effective_batch_size: int) -> list[int]:
-        """Where on the schedule each rung is evaluated."""
-        return [self._after(fraction, effective_batch_size) for fraction in self.rungs]
+        """Return the step of the schedule at which each rung is evaluated."""
+        return [self._steps_at(fraction, effective_batch_size) for fraction in self.rungs]
 
-    def _after(self, fraction: float, effective_batch_size: int) -> int:
+    def _steps_at(self, fraction: float, effective_batch_size: int) -> int:
         if self.train_seconds is not None:
             return math.ceil(fraction * TIMED_STEPS)
         if self.steps is not None:
@@ -67,15 +67,15 @@ class Budget(Spec):
         return math.ceil(fraction * self.examples / effective_batch_size)
 
     def position(self, step: int, seconds: float) -> int:
-        """How far on the schedule training is after `step` optimizer steps and `seconds`."""
+        """Return the position on the schedule after `step` optimizer steps and `seconds` of training."""
         return step if self.train_seconds is None else int(seconds / self.train_seconds * TIMED_STEPS)
 
-    def examples_in_all(self, effective_batch_size: int) -> int | None:
-        """Examples a trial sees; None where the clock decides."""
+    def total_examples(self, effective_batch_size: int) -> int | None:
+        """Return the number of examples of a trial; None for a budget in seconds."""
         return self.examples if self.steps is None else self.steps * effective_batch_size
 
-    def described(self, fraction: float = 1.0) -> str:
-        """The budget, or a part of it, in words: "1536 examples"."""
+    def describe(self, fraction: float = 1.0) -> str:
+        """Return the budget, or a fraction of it, in words: "1536 examples"."""
         unit = next(unit for unit in UNITS if getattr(self, unit) is not None)
         amount = fraction * getattr(self, unit)
         if unit == "train_seconds":

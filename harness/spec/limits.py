@@ -1,4 +1,4 @@
-"""What a trial may cost, and what a study minimises."""
+"""Define the objectives of a study, and limits on what a trial may cost."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -16,6 +16,8 @@ _COUNTS = {"k": 1e3, "m": 1e6, "b": 1e9}
 
 
 def _with_unit(units: dict[str, float], example: str) -> BeforeValidator:
+    """Return a validator that reads a number with a unit, such as 16GB."""
+
     def read(value: Any) -> Any:
         if not isinstance(value, str):
             return value
@@ -36,12 +38,12 @@ Count = Annotated[float, _with_unit(_COUNTS, "a count is written like 10M"), Fie
 
 
 class Limits(Spec):
-    """Bounds that make a trial infeasible: it is never the best, and the sampler learns where they lie."""
+    """Constraints on trials: one that violates a limit is never the best, and the sampler avoids its region."""
 
     vram: Bytes | None = Field(None, description="peak memory of a trial, such as 16GB")
-    train_time: Seconds | None = Field(None, description="seconds of training a whole trial takes, such as 2h")
-    trainable: Count | None = Field(None, description="trainable parameters, such as 10M; told before any training")
+    train_time: Seconds | None = Field(None, description="training time of a complete trial, such as 2h")
+    trainable: Count | None = Field(None, description="trainable parameters, such as 10M; known before training")
 
-    def given(self) -> dict[str, float]:
-        """The limits that are set, by name."""
+    def as_dict(self) -> dict[str, float]:
+        """Return the limits that are set, by name."""
         return {name: value for name, value in self.model_dump().items() if value is not None}

@@ -1,4 +1,13 @@
-"""What supervisor and trainer say to each other: one JSON object a line, told apart by `type`."""
+"""Define the messages between supervisor and trainer process: one JSON object per line, distinguished by `type`.
+
+| order of the supervisor | answers of the trainer |
+|---|---|
+| Open | Preparing while data is prepared, then Ready or Refused |
+| Train | Report at each rung, with `judging.chunk` also Partial; at the end Finished or Failed |
+| Decide | none; it answers a Partial, or the Report of any rung but the last |
+| Leave | none |
+| Transcribe, TranscribeLong | Transcribed or Failed |
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -17,25 +26,25 @@ Algorithm = Literal["sequential", "chunked", "pauses"]
 
 
 class Message(Spec):
-    """What both say; a trainer that carries out several trials together tells them apart by their lanes."""
+    """Base of all messages; `lane` is the trial's place in a packed trainer."""
 
-    lane: int = Field(0, description="of the worker that it comes from or goes to")
+    lane: int = Field(0, description="lane of the worker that sends or receives it")
 
 
 class Open(Message):
-    """Load the model and prepare the data; answered by Preparing while that goes on, then by Ready or Refused."""
+    """Load the model and prepare the data; answered by Preparing in the meantime, then by Ready or Refused."""
 
     type: Literal["open"] = "open"
     model: str
     task: Task
     cache_dir: str
     seed: int
-    techniques: tuple[Technique, ...] = Field(STANDARD, description="what makes trials fast")
-    prepare_only: bool = Field(False, description="only prepare: of the model its processor is read, no weights")
+    techniques: tuple[Technique, ...] = Field(STANDARD, description="optional speed-ups")
+    prepare_only: bool = Field(False, description="only prepare the data; of the model, only its processor is loaded")
 
 
 class Train(Message):
-    """Run one trial; answered by Report at each rung (with judging.chunk Partial on the way), Finished or Failed."""
+    """Run one trial; answered by Report at each rung (with judging.chunk also Partial), then Finished or Failed."""
 
     type: Literal["train"] = "train"
     config: TrialConfig
@@ -44,45 +53,45 @@ class Train(Message):
     attempt: str = Field(description="folder for transcripts.jsonl, weights/ and, until the end, checkpoint/")
     resume: str | None = Field(
         None,
-        description="checkpoint/ of an earlier attempt: its last rung is reported again, to be decided anew, and "
-        "training goes on from there",
+        description="checkpoint/ of an earlier attempt: its last rung is reported again, for a new decision, and "
+        "training resumes there",
     )
     judging: RungEvaluation = RungEvaluation()
     portion: DataSelection = Field(
         WHOLE,
-        description="of the speech; a trial that trains on validation reports no rung, and keeps no checkpoint",
+        description="the data to train on; a run that trains on validation reports no rung and keeps no checkpoint",
     )
-    packed: bool = Field(False, description="train it in one pass with the other packed trials under way")
-    longest_first: bool = Field(False, description="train on the longest transcripts, to see the peak of memory")
+    packed: bool = Field(False, description="train it in one pass with the other running packed trials")
+    longest_first: bool = Field(False, description="train on the longest transcripts, to measure peak memory")
 
 
 class Decide(Message):
-    """The answer to a Partial or a Report: whether the trial goes on. After the Report of the last rung none is due."""
+    """Answer a Partial or a Report, except that of the last rung: continue or prune the trial."""
 
     type: Literal["decide"] = "decide"
     go_on: bool
 
 
 class Leave(Message):
-    """Drop the trial that is under way in this lane, as it stands at its last rung; nothing is answered."""
+    """Abort the running trial of this lane, whose checkpoint of the last rung stays; not answered."""
 
     type: Literal["leave"] = "leave"
 
 
 class Transcribe(Message):
-    """Decode a split with stored weights, merged; answered by Transcribed or Failed."""
+    """Decode a split with stored weights, which are merged; answered by Transcribed or Failed."""
 
     type: Literal["transcribe"] = "transcribe"
     config: TrialConfig
-    weights: str | None = Field(description="a weights/ folder; null for the base as it is")
+    weights: str | None = Field(description="a weights/ folder; null for the base model")
     split: str
     output: str = Field(description="transcripts.jsonl to write")
     speed_passes: int = Field(3, ge=0, description="timed passes after a warm-up; 0: no timing")
-    speed_clips: int = Field(64, ge=1, description="clips in a timed pass, spread over the durations")
+    speed_clips: int = Field(64, ge=1, description="clips of a timed pass, evenly spaced over the durations")
 
 
 class Preparing(Message):
-    """How far the preparation is, in a sentence."""
+    """Progress of the preparation, as a sentence."""
 
     type: Literal["preparing"] = "preparing"
     text: str
@@ -93,24 +102,24 @@ class TranscribeLong(Message):
 
     type: Literal["transcribe_long"] = "transcribe_long"
     config: TrialConfig
-    weights: str | None = Field(description="a weights/ folder; null for the base as it is")
+    weights: str | None = Field(description="a weights/ folder; null for the base model")
     split: str
     algorithm: Algorithm
     output: str = Field(description="transcripts.jsonl to write")
 
 
 class Ready(Message):
-    """The trainer holds model and features."""
+    """Model and features are loaded."""
 
     type: Literal["ready"] = "ready"
     device: str
     environment: dict[str, Any]
     data: dict[str, Any] = Field(description="the data report: counts, hours, exclusions, hashes")
-    prepare_seconds: float = Field(0.0, description="of coming up, what the data took")
+    prepare_seconds: float = Field(0.0, description="seconds of the start that preparing the data took")
 
 
 class Report(Message):
-    """A rung was reached; the trainer waits for Decide unless it is the last."""
+    """A rung was evaluated; the trainer waits for Decide, except at the last rung."""
 
     type: Literal["report"] = "report"
     rung: Rung
@@ -119,33 +128,33 @@ class Report(Message):
 
 
 class Partial(Message):
-    """Part of a rung's utterances are decoded; the trainer waits for Decide."""
+    """Part of a rung's utterances have been decoded; the trainer waits for Decide."""
 
     type: Literal["partial"] = "partial"
-    index: int = Field(description="of the rung")
+    index: int = Field(description="index of the rung")
     errors: tuple[int, ...] = Field(description="word errors of each utterance so far, in the order of evaluation")
 
 
 class Finished(Message):
-    """A trial ended; transcripts and weights lie in the attempt folder."""
+    """A trial ended; transcripts and weights are in the attempt folder."""
 
     type: Literal["finished"] = "finished"
     result: TrialResult
-    poisoned: bool = Field(False, description="the process met a CUDA error and must be replaced")
+    poisoned: bool = Field(False, description="a CUDA error occurred, and the process must be replaced")
 
 
 class Transcribed(Message):
-    """A split was decoded to the file asked for."""
+    """A split was decoded into the requested file."""
 
     type: Literal["transcribed"] = "transcribed"
     rtfx: float | None
     decoding: dict[str, Any]
-    latency_seconds: float | None = Field(None, description="of one clip alone: mean, of the median pass")
-    data: str | None = Field(None, description="hash of what was decoded, where the data report has none")
+    latency_seconds: float | None = Field(None, description="mean seconds of a single clip, in the median pass")
+    data: str | None = Field(None, description="hash of the decoded data, if the data report has none")
 
 
 class Failed(Message):
-    """The order could not be carried out. After `poisoned` the process must be replaced."""
+    """The order failed. If `poisoned`, the process must be replaced."""
 
     type: Literal["failed"] = "failed"
     reason: str
@@ -153,7 +162,7 @@ class Failed(Message):
 
 
 class Refused(Message):
-    """The user must act: the message is a UserError's."""
+    """The user must act; `message` is that of a UserError."""
 
     type: Literal["refused"] = "refused"
     message: str

@@ -1,4 +1,4 @@
-"""Figures that others published: shown apart, never ranked with what was run here."""
+"""Define published results, which are listed separately and never ranked with those of a study."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from harness.spec.base import Spec
 
 
 class Figure(Spec):
-    """One published number and what must be known of it."""
+    """One published number and how it was measured."""
 
     system: str
     model: str
@@ -18,13 +18,13 @@ class Figure(Spec):
     metric: Literal[
         "wer", "loss", "trainable_parameters", "total_parameters", "checkpoint_megabytes", "vram_gigabytes", "hours"
     ] = "wer"
-    value: float = Field(ge=0, description="a fraction where the metric is a rate")
-    normalizer: str = Field("not stated", description="as far as the source says")
-    source: str = Field(description="the document, and where in it")
-    differs: str = Field(description="why the number does not compare with a row of the board")
+    value: float = Field(ge=0, description="the number; a fraction if the metric is a rate")
+    normalizer: str = Field("not stated", description="text normalization, if the source states it")
+    source: str = Field(description="the document and the place in it")
+    differs: str = Field(description="why the number is not comparable to a row of the leaderboard")
 
     @property
-    def shown(self) -> str:
+    def text(self) -> str:
         """The number with its metric; a rate as a percentage."""
         if self.metric == "wer":
             return f"WER {100 * self.value:.2f} %"

@@ -1,4 +1,4 @@
-"""A fixed recipe of baselines/: a configuration, where it comes from, and how it is cut to a budget."""
+"""Define the recipe of a baseline, and adapt it to the budget and device of a study."""
 
 from typing import Any, Self
 
@@ -8,7 +8,7 @@ from harness.spec.base import Spec
 from harness.spec.budget import Budget
 from harness.spec.trial import TrialConfig
 
-FAIR_EXAMPLES = 1200  # with fewer a recipe is a straw man
+FAIR_EXAMPLES = 1200  # with fewer, comparing with a recipe is not fair
 
 
 class Recipe(Spec):
@@ -17,53 +17,58 @@ class Recipe(Spec):
     description: str
     source: str = Field(description="the document that the settings come from")
     model: str | None = Field(None, description="the base model as published; unset: any")
-    task: str | None = Field(None, description="the published data as --task names it, FOLDER being where it lies")
+    task: str | None = Field(None, description="the published data as --task names it; FOLDER stands for its place")
     config: TrialConfig
     steps: int | None = Field(None, ge=1, description="optimizer steps of the recipe as published")
-    epochs: int | None = Field(None, ge=1, description="the same in passes over the training data")
-    evaluate_every_steps: int | None = Field(None, ge=1, description="evaluations as published; unset: the budget's")
-    evaluate_every_epochs: int | None = Field(None, ge=1, description="the same in epochs")
-    notes: tuple[str, ...] = Field((), description="what a reader of its row must know")
+    epochs: int | None = Field(None, ge=1, description="the same, in passes over the training data")
+    evaluate_every_steps: int | None = Field(
+        None, ge=1, description="evaluations as published; unset: the budget's rungs"
+    )
+    evaluate_every_epochs: int | None = Field(None, ge=1, description="the same, in epochs")
+    notes: tuple[str, ...] = Field((), description="remarks for readers of its results")
     cpu_fallback: dict[str, Any] = Field({}, description="settings that replace those that need a GPU")
 
     @model_validator(mode="after")
-    def _fallback_is_valid(self) -> Self:
+    def _check_cpu_fallback(self) -> Self:
         self._on_cpu()
         return self
 
     @model_validator(mode="after")
-    def _evaluations_fit(self) -> Self:
+    def _check_evaluations(self) -> Self:
         for length, every in ((self.steps, self.evaluate_every_steps), (self.epochs, self.evaluate_every_epochs)):
             if every is not None and (length is None or length % every):
-                raise ValueError(f"an evaluation each {every} does not divide a length of {length}")
+                raise ValueError(f"evaluations every {every} do not divide a length of {length}")
         return self
 
     def _on_cpu(self) -> TrialConfig:
         return TrialConfig.model_validate({**self.config.settings(), **self.cpu_fallback})
 
-    def judged(self, budget: Budget) -> Budget:
-        """The budget with as many evaluations as were published, at the same fractions of the way."""
+    def with_published_rungs(self, budget: Budget) -> Budget:
+        """Return the budget with the recipe's evaluations as rungs, at the same fractions of training."""
         length = self.steps if self.evaluate_every_steps else self.epochs
         every = self.evaluate_every_steps or self.evaluate_every_epochs
         if length is None or every is None:
             return budget
-        times = min(length // every, budget.schedule_steps(self.config.effective_batch_size))
-        rungs = tuple((index + 1) / times for index in range(times))
+        count = min(length // every, budget.schedule_steps(self.config.effective_batch_size))
+        rungs = tuple((index + 1) / count for index in range(count))
         return budget.model_copy(update={"rungs": rungs})
 
-    def under(
+    def adapt(
         self, budget: Budget, device: str, model: str | None = None, processes: int = 1
     ) -> tuple[TrialConfig, list[str]]:
-        """The configuration as it will run on `device` under `budget`, and notes on what differs from the recipe.
+        """Adapt the recipe to a study.
 
-        A published warm-up is scaled by budget steps / recipe steps: unscaled, 500 warm-up steps would
-        never end within a short budget, and the recipe would be a straw man.
+        A published warm-up is scaled by budget steps / recipe steps: without that, 500 warm-up steps would not end
+        within a short budget, and the comparison would not be fair.
 
         Args:
-            budget: what the study gives every system.
+            budget: Budget of the study.
             device: cpu or cuda.
-            model: the study's base, to be told apart from the recipe's.
-            processes: of a trial; they multiply its effective batch.
+            model: Base model of the study; a note says if it is not the recipe's.
+            processes: Data-parallel processes of a trial; they multiply its effective batch.
+
+        Returns:
+            The configuration to run, and notes on its differences from the recipe.
         """
         notes = []
         config = self.config
@@ -73,7 +78,7 @@ class Recipe(Spec):
             config = self._on_cpu()
             notes.append("on CPU: " + ", ".join(f"{key} {value}" for key, value in self.cpu_fallback.items()))
         if budget.train_seconds is not None:
-            return self._by_the_clock(config), [*notes, *self.notes]
+            return self._with_warmup_ratio(config), [*notes, *self.notes]
         batch_size = config.effective_batch_size * processes
         steps = budget.schedule_steps(batch_size)
         if self.steps is not None and steps < self.steps:
@@ -83,14 +88,14 @@ class Recipe(Spec):
                 notes.append(f"warm-up {scaled} instead of {config.warmup_steps}")
                 config = config.model_copy(update={"warmup_steps": scaled})
         elif self.epochs is not None and self.steps is None:
-            notes.append(f"{budget.described()} ({steps} steps) instead of {self.epochs} epochs")
-        seen = budget.examples_in_all(batch_size)
-        if config.method != "none" and seen is not None and seen < FAIR_EXAMPLES:
+            notes.append(f"{budget.describe()} ({steps} steps) instead of {self.epochs} epochs")
+        examples = budget.total_examples(batch_size)
+        if config.method != "none" and examples is not None and examples < FAIR_EXAMPLES:
             notes.append(f"fewer than {FAIR_EXAMPLES} examples: too few to judge a recipe by")
         return config, [*notes, *self.notes]
 
-    def _by_the_clock(self, config: TrialConfig) -> TrialConfig:
-        """The same warm-up as a share of the schedule: how many steps fit into the seconds is not known before."""
+    def _with_warmup_ratio(self, config: TrialConfig) -> TrialConfig:
+        """Convert warm-up steps to a ratio: the number of steps of a budget in seconds is not known before."""
         if config.warmup_steps is None or self.steps is None:
             return config
         ratio = min(1.0, config.warmup_steps / self.steps)

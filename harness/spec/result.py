@@ -1,4 +1,4 @@
-"""What a trial, a baseline or a replicate leaves behind: one record for all three."""
+"""Define the record of a run, result.json, and its parts."""
 
 from typing import Any, Literal, Self
 
@@ -11,11 +11,11 @@ from harness.spec.trial import TrialConfig
 
 Kind = Literal["zero_shot", "recipe", "trial", "published", "replicate", "external"]
 State = Literal["complete", "pruned", "fail"]
-OUT_OF_MEMORY = "out_of_memory"  # the reason of a trial that memory was too small for
+OUT_OF_MEMORY = "out_of_memory"  # the reason of a trial that ran out of memory
 
 
 class Transcript(Spec):
-    """One line of transcripts.jsonl: raw text, never normalised."""
+    """One line of transcripts.jsonl; the texts are not normalized."""
 
     id: str
     reference: str
@@ -24,11 +24,11 @@ class Transcript(Spec):
     speaker: str | None = None
     condition: str | None = None
     dataset: str | None = None
-    cut: bool = Field(False, description="the decode limit came before the end")
+    cut: bool = Field(False, description="decoding stopped at the token limit")
 
 
 class Scores(Spec):
-    """Corpus-level rates as fractions of the reference words (or characters); `wer` is normalised, `wer_raw` is not."""
+    """Corpus-level rates, fractions of the reference words or characters; normalized, except `wer_raw`."""
 
     wer: float
     wer_raw: float
@@ -42,101 +42,106 @@ class Scores(Spec):
 
 
 class Rung(Spec):
-    """An evaluation on validation on the way of a trial."""
+    """One evaluation of a trial on validation."""
 
     index: int
     step: int
     examples: int
-    train_loss: float | None = Field(description="mean over label tokens since the rung before; null for zero-shot")
+    train_loss: float | None = Field(description="mean over label tokens since the previous rung; null for zero-shot")
     loss: float = Field(description="teacher-forced loss on validation, mean over label tokens")
-    scores: Scores | None = Field(description="null where the rung was judged on the loss alone")
+    scores: Scores | None = Field(description="null if only the loss was evaluated")
     train_seconds: float
     evaluation_seconds: float
-    max_new_tokens: int | None = Field(None, description="the decode limit")
-    cut: int | None = Field(None, description="hypotheses that the decode limit cut: loops, as a rule")
-    peak_memory_bytes: int | None = Field(None, description="since the trial began")
+    max_new_tokens: int | None = Field(None, description="token limit of decoding")
+    cut: int | None = Field(
+        None, description="hypotheses that reached the token limit, usually because of repetition loops"
+    )
+    peak_memory_bytes: int | None = Field(None, description="peak since the start of the trial")
 
 
 class Cost(Spec):
-    """What a trial took. Evaluation, logging and data preparation are not in train_seconds."""
+    """Cost of a run. train_seconds excludes evaluation, logging and data preparation."""
 
     steps: int
     examples: int
-    data_seconds: float | None = Field(None, description="speech that was there to train on, each recording once")
+    data_seconds: float | None = Field(None, description="seconds of training speech, each recording counted once")
     train_seconds: float
-    first_steps_seconds: float = Field(0.0, description="of train_seconds, what the first two steps took")
+    first_steps_seconds: float = Field(0.0, description="the part of train_seconds that the first two steps took")
     evaluation_seconds: float
-    samples_per_second: float | None = Field(None, description="training examples a second, first steps left out")
+    samples_per_second: float | None = Field(
+        None, description="training examples per second, without the first two steps"
+    )
     audio_seconds_per_second: float | None = None
-    peak_memory_bytes: int = Field(description="the higher of both phases; see memory_kind")
+    peak_memory_bytes: int = Field(description="maximum of training and evaluation; see memory_kind")
     memory_kind: Literal["cuda_reserved", "process_rss"] = Field(
-        description="on a GPU what torch reserved in this process, without other processes and the CUDA context; "
-        "on a CPU the whole process stands in"
+        description="cuda_reserved: reserved by torch in this process, without the CUDA context and other processes; "
+        "process_rss, on a CPU: resident memory of the process"
     )
     train_peak_bytes: int | None = None
     evaluation_peak_bytes: int | None = None
-    train_peak_allocated_bytes: int | None = Field(None, description="tensors alone; null on a CPU")
+    train_peak_allocated_bytes: int | None = Field(None, description="tensors only; null on a CPU")
     evaluation_peak_allocated_bytes: int | None = None
     memory_before_bytes: int | None = Field(
-        None, description="in use before: on a GPU by others, not in the peaks; on a CPU by this process, in them"
+        None,
+        description="in use before the trial: on a GPU by others, not in the peaks; on a CPU by this process, in them",
     )
     host_peak_bytes: int | None = Field(None, description="resident memory of the trainer process")
     trainable_parameters: int
     total_parameters: int
-    adapter_bytes: int | None = Field(description="weights on disk; null where nothing was trained")
+    adapter_bytes: int | None = Field(description="size of the weights on disk; null if nothing was trained")
     optimizer_8bit_share: float | None = Field(
-        None, description="of the optimizer's state for tensors of 4096 numbers and more, the share really in 8 bit"
+        None, description="share of the optimizer's state that is in 8 bit, of tensors with at least 4096 elements"
     )
-    train_joules: float | None = Field(None, description="energy of the GPU while training, where NVML counts it")
+    train_joules: float | None = Field(None, description="energy of the GPU during training, if NVML measures it")
     evaluation_joules: float | None = None
-    train_flops: float | None = Field(None, description="model FLOPs of the training, by harness.model_size.flops")
+    train_flops: float | None = Field(None, description="model FLOPs of training, computed by harness.model_size.flops")
     matmul_rate: float | None = Field(
         None, description="FLOP/s of large matrix products on this machine in the trial's precision, measured once"
     )
     matmul_share: float | None = Field(
-        None, description="of that rate on all its processes, the share that training reached, its first steps included"
+        None, description="training FLOP/s, first steps included, as a share of that rate on all processes of the trial"
     )
     cached_encoder_layers: int = Field(
-        0, description="layers of the frozen encoder whose results training took from the cache, not in train_flops"
+        0, description="frozen encoder layers whose output came from the encoder-state cache; not in train_flops"
     )
     resident_bytes: int = Field(
-        0, description="of the GPU's memory, what that cache had there for all trials; not in the peaks"
+        0, description="GPU memory of the encoder-state cache, which all trials share; not in the peaks"
     )
     prefix_seconds: float = Field(
-        0.0, description="filling that cache with what was missing, for this trial and those after it; in no other time"
+        0.0, description="time to fill the encoder-state cache, also for later trials; not in the other times"
     )
     processes: int = Field(1, description="data-parallel processes of the trial")
     packed: int | None = Field(
         None,
-        description="the most trials that trained in one pass with this one, itself among them; seconds and joules of "
-        "training are then its own (batches, optimizer) and an equal part of each pass's, and of the memory that the "
-        "trials take beyond what the process held before them it is an equal part too. Null: it trained alone",
+        description="largest number of trials in one pass with this one, itself included; null if it was not packed. "
+        "Training seconds and joules are then its own (batches, optimizer) plus an equal part of each pass, and memory "
+        "is an equal part of what the trials use in addition to the process",
     )
     per_device_train_batch_size: int | None = Field(None, description="as run, after auto_micro_batch")
     gradient_accumulation_steps: int | None = None
 
 
 class TrialResult(Spec):
-    """What a trainer reports at the end of a trial."""
+    """Result of a trial as the trainer reports it."""
 
     state: State
     reason: str | None = None
     rungs: tuple[Rung, ...]
-    cost: Cost | None = Field(description="null where memory ran out before anything could be measured")
+    cost: Cost | None = Field(description="null if memory ran out before anything was measured")
 
     @classmethod
     def out_of_memory(cls) -> Self:
-        """Memory ran out: an outcome that the sampler learns from, not a failure."""
+        """Return the result of a trial that ran out of memory: pruned, so that the sampler learns from it."""
         return cls(state="pruned", reason=OUT_OF_MEMORY, rungs=(), cost=None)
 
 
 class Record(Spec):
-    """result.json: the truth about one run, from which the MLflow mirror and every table are made."""
+    """Contents of result.json, the authoritative record of a run; the MLflow mirror and all tables derive from it."""
 
     schema_version: Literal[1] = 1
     kind: Kind
     name: str
-    number: int | None = Field(None, description="the Optuna trial's number; of a baseline, which of its own search")
+    number: int | None = Field(None, description="number of the trial in the study, or in a baseline's tuning")
     seed: int
     state: State
     reason: str | None = None
@@ -145,7 +150,7 @@ class Record(Spec):
     portion: DataSelection = WHOLE
     notes: tuple[str, ...] = ()
     rungs: tuple[Rung, ...] = ()
-    cost: Cost | None = Field(None, description="null where the run died before it could be measured")
+    cost: Cost | None = Field(None, description="null if the run failed before it was measured")
     started: str
     ended: str
     environment: dict[str, Any]
@@ -153,5 +158,5 @@ class Record(Spec):
 
     @property
     def scores(self) -> Scores | None:
-        """Validation scores at the last rung that was reached; None where that was judged on the loss alone."""
+        """Validation scores at the last rung; None if there is none or only its loss was evaluated."""
         return self.rungs[-1].scores if self.rungs else None

@@ -1,4 +1,4 @@
-"""How a trial is judged at its rungs on validation."""
+"""Define how a trial is evaluated at its rungs on validation."""
 
 from typing import Literal
 
@@ -10,13 +10,13 @@ RungMetric = Literal["wer", "loss"]
 
 
 class RungEvaluation(Spec):
-    """What a trainer evaluates at a rung. The last rung is always decoded, and on the whole validation split."""
+    """Evaluation of a rung. At the last rung, the whole validation split is always decoded."""
 
     judge: RungMetric = Field(
-        "wer", description="before the last rung: decode for WER, or the teacher-forced loss alone"
+        "wer", description="before the last rung: decode for the WER, or only compute the teacher-forced loss"
     )
     rung_utterances: int | None = Field(
-        None, ge=1, description="utterances evaluated before the last rung, the same at each; unset: all"
+        None, ge=1, description="number of utterances evaluated before the last rung, the same at each; unset: all"
     )
-    chunk: int | None = Field(None, ge=1, description="tell the supervisor errors after so many utterances")
-    seed: int = Field(1, description="of the order in which utterances are evaluated: one for the whole study")
+    chunk: int | None = Field(None, ge=1, description="send a Partial after every so many utterances")
+    seed: int = Field(1, description="seed of the order of evaluation, the same for the whole study")

@@ -59,7 +59,7 @@ def training_steps(
         encoder_states: Cached states to use instead of features.
     """
     batch_size = config.effective_batch_size * processes
-    examples: Iterable[int] = _examples(context, budget.examples_in_all(batch_size), seed, longest_first)
+    examples: Iterable[int] = _examples(context, budget.total_examples(batch_size), seed, longest_first)
     if config.group_by_length:
         examples = length_order(examples, [len(ids) for ids in context.labels], batch_size, seed)
     step_examples = itertools.islice(batched(with_epochs(examples), batch_size), skip, None)
@@ -75,7 +75,7 @@ def training_steps(
 
 def rows_used(context: TrainerContext, config: TrialConfig, order: Train, processes: int) -> list[int]:
     """Return the training rows that a trial will use; all of them for a budget in seconds."""
-    rows, examples = context.speech.rows("train"), order.budget.examples_in_all(config.effective_batch_size * processes)
+    rows, examples = context.speech.rows("train"), order.budget.total_examples(config.effective_batch_size * processes)
     if examples is None or examples >= len(rows):
         return rows
     return sorted(set(_examples(context, examples, order.seed, order.longest_first)))

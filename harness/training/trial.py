@@ -46,7 +46,7 @@ def run_trial(context: TrainerContext, order: Train) -> Trial[Finished]:
                 raise
             poisoned = is_cuda_error(error)
             message = f"{type(error).__name__}: {error}"  # the exception itself would keep the model alive
-        reported, smaller = run.reported, run.config.halved() if config.auto_micro_batch else None
+        reported, smaller = run.reported, run.config.with_half_batch() if config.auto_micro_batch else None
         del run, own_context
         if not poisoned and context.encoder_cache.release_gpu_memory():
             print("out of memory; retrying without encoder states in GPU memory", file=sys.stderr)

@@ -7,7 +7,7 @@ import jiwer
 import numpy as np
 import pytest
 
-from harness.compare.scoring.alignment import align, segments
+from harness.compare.scoring.alignment import align, segment_differences
 from harness.compare.scoring.counts import count_words, has_loop
 
 
@@ -60,16 +60,18 @@ def test_empty_texts():
 
 
 def segmented(slots_a, slots_b):
-    """One utterance's segments."""
+    """One utterance's segment_differences."""
     places = [np.flatnonzero(s) for s in (slots_a, slots_b)]
     words = np.array([len(slots_a) // 2])
-    return segments(words, *((p, np.array(s)[p]) for p, s in zip(places, (slots_a, slots_b), strict=True))).tolist()
+    return segment_differences(
+        words, *((p, np.array(s)[p]) for p, s in zip(places, (slots_a, slots_b), strict=True))
+    ).tolist()
 
 
 @pytest.mark.parametrize(
     "a, b, expected",
     [
-        # four words; errors at the first and at the last, two good words between: two segments
+        # four words; errors at the first and at the last, two good words between: two segment_differences
         ([0, 1, 0, 0, 0, 0, 0, 1, 0], [0] * 9, [1, 1]),
         # three words: one good word between does not part
         ([0, 1, 0, 0, 0, 1, 0], [0] * 7, [2]),

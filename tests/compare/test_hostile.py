@@ -38,13 +38,13 @@ def test_an_extra_utterance(run, write, reference):
 def test_doubled_ids(run, tmp_path, reference):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"id": "u1", "hypothesis": "x"}) + "\n" for _ in range(2)))
-    assert "come more than once ('u1')" in failure(run, "--reference", reference, "--add", f"A={path}")
+    assert "occur more than once ('u1')" in failure(run, "--reference", reference, "--add", f"A={path}")
 
 
 def test_doubled_ids_in_the_reference(run, tmp_path):
     path = tmp_path / "ref.trn"
     path.write_text("a b (u1)\nc d (u1)\n")
-    assert "come more than once" in failure(run, "--reference", path, "--add", f"A={path}")
+    assert "occur more than once" in failure(run, "--reference", path, "--add", f"A={path}")
 
 
 def test_other_reference_texts(run, write, reference):
@@ -60,7 +60,7 @@ def test_other_reference_texts(run, write, reference):
         ("a.jsonl", '{"id": "u0", "text": "x"}\n', "hypothesis is missing"),
         ("a.jsonl", '{"id": "u0", "hypothesis": null}\n', "hypothesis is missing"),
         ("a.jsonl", "[1]\n", "expected an object"),
-        ("a.jsonl", "", "holds no utterance"),
+        ("a.jsonl", "", "contains no utterances"),
         ("a.csv", "id,hypothesis\nu0,a,b\n", "more cells than headings"),
         ("a.csv", "name,hypothesis\nu0,a\n", "id is missing"),
         ("a.trn", "words without an id\n", "expected 'words (utterance-id)'"),

@@ -116,7 +116,7 @@ def test_specaugment_masks_bands_within_the_sound(tmp_path, prepared, extractor)
     ("fields", "said"),
     [
         ({}, "changes nothing"),
-        ({"gain_db": (6, -6)}, "lower end first"),
+        ({"gain_db": (6, -6)}, "lower value first"),
         ({"noise_folder": "x"}, "needs snr_db"),
         ({"gane_db": (1, 2)}, "did you mean 'gain_db'"),
     ],

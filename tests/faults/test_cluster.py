@@ -23,7 +23,7 @@ from harness.catalog import ROOT
 PASSWORD = "open-sesame-31337"
 JOBS = {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent / 'jobs'}", "FAKE_SECONDS": "0.4"}
 SHORT = {"harness.orchestration.cluster:GRACE_SECONDS": 4, "harness.search.heartbeat:GRACE_SECONDS": 4,
-         "harness.search.heartbeat:BEAT_SECONDS": 1}  # fmt: skip
+         "harness.search.heartbeat:HEARTBEAT_SECONDS": 1}  # fmt: skip
 
 
 def postgres_programs() -> Path | None:

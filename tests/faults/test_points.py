@@ -22,7 +22,7 @@ CHAINS = {
         "fake_trainer:mid_rung@3",  # of a baseline
         "fake_trainer:mid_rung@5",
         "fake_trainer:write_json@6",  # of a checkpoint
-        "harness.search.study:Study.may_go_on:after",
+        "harness.search.study:Study.may_continue:after",
         "harness.search.study:Study._enqueue_again:after",  # while the one before is put right
     ],
     "ending": [

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from harness.search import heartbeat
-from harness.search.heartbeat import BEAT_SECONDS, GRACE_SECONDS, HeartbeatMonitor
+from harness.search.heartbeat import GRACE_SECONDS, HEARTBEAT_SECONDS, HeartbeatMonitor
 
 
 def said(process, words) -> str:
@@ -179,15 +179,15 @@ class Beats:
 def test_clocks_may_jump_and_the_database_may_be_away_without_a_trial_being_reaped(monkeypatch):
     now, database = [0.0], Beats()
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
-    watch, step = HeartbeatMonitor(database), BEAT_SECONDS
+    watch, step = HeartbeatMonitor(database), HEARTBEAT_SECONDS
     for beat in ("12:00:00", "12:00:10", "03:00:00", "03:00:10", "23:59:00"):  # back by nine hours, on by a day
         database.beats = {1: beat, 2: beat}
-        assert watch.silent([1, 2]) == []
+        assert watch.stale_trials([1, 2]) == []
         now[0] += step
     now[0] += 10 * GRACE_SECONDS  # nobody could look, and nobody could beat
-    assert watch.silent([1, 2]) == []
+    assert watch.stale_trials([1, 2]) == []
     for number in range(int(GRACE_SECONDS / step) + 1):  # one goes on to beat, though its clock stands in the past
         database.beats[1] = f"02:00:{number}"
         now[0] += step
-        last = watch.silent([1, 2])
+        last = watch.stale_trials([1, 2])
     assert last == [2]

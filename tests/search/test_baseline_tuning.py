@@ -10,15 +10,15 @@ import yaml
 from harness import catalog
 from harness.plan import SearchOptions, make_plan
 from harness.records.study_folder import Run, configuration_name
-from harness.search.baseline_tuning import FACTOR, WARMUP, tuning
+from harness.search.baseline_tuning import LEARNING_RATE_FACTOR, MAX_WARMUP_RATIO, tuning_runs
 
 
 def drawn(tmp_path, trials, seed=1, name="tutorial"):
     plan = make_plan("demo", trials=1, seed=seed, results=tmp_path, search_options=SearchOptions(tune_baselines=trials))
-    config, notes = catalog.recipe(name)[1].under(plan.space.budget, "cpu")
+    config, notes = catalog.recipe(name)[1].adapt(plan.space.budget, "cpu")
     folder = plan.folder.baseline(name, seed)
     vanilla = Run("zero_shot", "vanilla", config, seed, plan.folder.baseline("vanilla", seed))
-    return config, tuning(plan, [vanilla, Run("recipe", name, config, seed, folder, notes=tuple(notes))])
+    return config, tuning_runs(plan, [vanilla, Run("recipe", name, config, seed, folder, notes=tuple(notes))])
 
 
 def test_the_recipe_itself_is_the_first_of_n_and_a_larger_n_changes_nothing(tmp_path):
@@ -33,9 +33,9 @@ def test_the_recipe_itself_is_the_first_of_n_and_a_larger_n_changes_nothing(tmp_
             update={k: getattr(own, k) for k in ("learning_rate", "warmup_steps", "warmup_ratio")}
         )
         assert other == own, "nothing else is changed"
-        assert 0 <= run.config.warmup_ratio <= WARMUP and run.config.warmup_steps is None
+        assert 0 <= run.config.warmup_ratio <= MAX_WARMUP_RATIO and run.config.warmup_steps is None
         assert not [note for note in run.notes if note.startswith("warm-up")]
-    places = sorted(math.log(run.config.learning_rate / own.learning_rate, FACTOR) for run in runs)
+    places = sorted(math.log(run.config.learning_rate / own.learning_rate, LEARNING_RATE_FACTOR) for run in runs)
     assert -1 <= places[0] < -0.5 and 0.5 < places[-1] <= 1, "spread over the whole range"
 
 

@@ -10,8 +10,8 @@ from harness import catalog
 from harness.errors import UserError
 from harness.model_size.parameters import count, dimensions
 from harness.records.study_folder import StudyFolder
-from harness.search.best_trials import best, pareto, ranked
-from harness.search.constraints import constraints, exceeds_limit, judged
+from harness.search.best_trials import best_trial, pareto_front, ranked_trials
+from harness.search.constraints import apply_limits, constraint_values, exceeds_limit
 from harness.search.pruners import is_dominated, wilcoxon_rejects
 from harness.search.study import PENALTY, Study
 from harness.spec.budget import Budget
@@ -39,13 +39,13 @@ def study(folder, limits, dims=None, sampler="tpe", **space) -> Study:
 
 
 def end(held, trial, config, ended):
-    ended = judged(held.space.limits, ended, held.trainable(config))
+    ended = apply_limits(held.space.limits, ended, held.trainable_parameters(config))
     held.tell(trial, ended)
     return ended
 
 
 def test_limits_are_read_with_units():
-    found = Limits.parse({"vram": "16GB", "train_time": "1.5h", "trainable": "10M"}, "limits").given()
+    found = Limits.parse({"vram": "16GB", "train_time": "1.5h", "trainable": "10M"}, "limits").as_dict()
     assert found == {"vram": 16e9, "train_time": 5400, "trainable": 10e6}
     for wrong in ({"vram": "16XB"}, {"train_time": "soon"}, {"trainable": -1}):
         with pytest.raises(UserError):
@@ -70,14 +70,14 @@ def test_every_trial_sets_every_constraint_whatever_became_of_it(tmp_path):
         {"out_of_memory": -1.0, "vram": -0.5, "train_time": pytest.approx(0.25)},  # projected to the whole budget
     ]
     assert [t.state.name for t in held.optuna.trials] == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED"]
-    assert best(held) == 0, "the lower WER broke a limit"
+    assert best_trial(held) == 0, "the lower WER broke a limit"
 
 
 def test_an_infeasible_trial_is_recorded_as_stopped_with_the_reason():
-    broke = judged(Limits(vram=2e9), done(0, record().config, 0.1, peak_memory_bytes=3 * 10**9), None)
+    broke = apply_limits(Limits(vram=2e9), done(0, record().config, 0.1, peak_memory_bytes=3 * 10**9), None)
     assert (broke.state, broke.reason) == ("pruned", "infeasible: vram 3.00 GB over 2.00 GB")
     kept = done(0, record().config, 0.1)
-    assert judged(Limits(vram=2e9), kept, None) == kept
+    assert apply_limits(Limits(vram=2e9), kept, None) == kept
     assert exceeds_limit(Limits(train_time=3), rung(0, 0.5).model_copy(update={"train_seconds": 4.0}))
 
 
@@ -89,7 +89,7 @@ def test_trainable_parameters_are_known_before_training(tmp_path):
         trained = count(dims, config)[0]
         assert (held.refusal(config) is not None) == (trained > 100_000)
         ended = record(trial.number, state="pruned", reason=held.refusal(config), config=config)
-        assert (constraints(held.space.limits, ended, trained)["trainable"] > 0) == (trained > 100_000)
+        assert (constraint_values(held.space.limits, ended, trained)["trainable"] > 0) == (trained > 100_000)
         end(held, trial, config, ended)
 
 
@@ -100,7 +100,7 @@ def test_other_samplers_are_told_a_finite_penalty_that_is_never_best(tmp_path, s
         trial, config = held.ask()
         end(held, trial, config, done(trial.number, config, wer, peak_memory_bytes=memory))
     assert [(t.state.name, t.value) for t in held.optuna.trials] == [("COMPLETE", PENALTY), ("COMPLETE", 0.5)]
-    assert best(held) == 1
+    assert best_trial(held) == 1
 
 
 def test_tpe_learns_a_limit_that_half_the_space_breaks_and_none_of_those_is_best(tmp_path):
@@ -123,8 +123,8 @@ def test_tpe_learns_a_limit_that_half_the_space_breaks_and_none_of_those_is_best
             ended = done(trial.number, config, 0.5 - 0.05 * used / 1e9, peak_memory_bytes=used)
             ended = end(held, trial, config, ended)
             broken.append(ended.state == "pruned")
-            if best(held) is not None:
-                assert not broken[best(held)], "an infeasible trial was best"
+            if best_trial(held) is not None:
+                assert not broken[best_trial(held)], "an infeasible trial was best"
         assert 0.25 < sum(broken[:20]) / 20 < 0.85
         shares.append(sum(broken[20:]) / 40)
     assert sum(shares) / 3 < 0.6, shares
@@ -156,7 +156,7 @@ def test_several_objectives_have_a_pareto_set_without_the_infeasible(tmp_path):
     held = study(tmp_path, {"vram": 4e9}, objectives=["wer", "vram"])
     for wer, memory in ((0.3, 3e9), (0.4, 2e9), (0.5, 2.5e9), (0.1, 5e9)):
         trial, config = held.ask()
-        held.may_go_on(trial, rung(0, wer), None)  # Optuna's own report would raise
+        held.may_continue(trial, rung(0, wer), None)  # Optuna's own report would raise
         end(held, trial, config, done(trial.number, config, wer, peak_memory_bytes=int(memory)))
-    assert pareto(held) == [(0, [0.3, 3e9]), (1, [0.4, 2e9])]
-    assert ranked(held) == [0, 1, 2]
+    assert pareto_front(held) == [(0, [0.3, 3e9]), (1, [0.4, 2e9])]
+    assert ranked_trials(held) == [0, 1, 2]

@@ -9,7 +9,7 @@ from harness.errors import UserError
 from harness.search.grid import grid, grid_size
 from harness.search.pruners import make_pruner, rung_step
 from harness.search.samplers import make_sampler
-from harness.search.sampling import configuration
+from harness.search.sampling import suggest_configuration
 from harness.spec.space import Pruner, SearchSpace
 
 SPACE = {
@@ -40,7 +40,7 @@ def searched(chosen: SearchSpace, trials: int, seed: int = 1):
     for number in range(trials):
         study.sampler = make_sampler(chosen, seed, number, study)
         trial = study.ask()
-        config = configuration(chosen, trial)
+        config = suggest_configuration(chosen, trial)
         value = abs(math.log10(config.learning_rate / 1e-3)) + (config.r != 16)
         study.tell(trial, [value, config.r] if several else value)
         found.append((config, value))
@@ -80,12 +80,12 @@ def test_a_grid_holds_choices_steps_and_ends_each_once():
 @pytest.mark.parametrize(
     "changed, said",
     [
-        ({"sampler": "grid"}, "a grid has no place for mask_time_length"),
+        ({"sampler": "grid"}, "a grid cannot contain mask_time_length"),
         ({"sampler": "cmaes", "sampled": {"r": {"choices": [1, 2]}}}, "cmaes needs a range"),
-        ({"sampler": "cmaes", "objectives": ["wer", "vram"]}, "cmaes has one objective"),
-        ({"objectives": ["vram"]}, "objectives hold wer"),
+        ({"sampler": "cmaes", "objectives": ["wer", "vram"]}, "cmaes supports one objective"),
+        ({"objectives": ["vram"]}, "objectives must contain wer"),
         ({"objectives": ["wer", "vram"], "pruner": {"name": "median"}}, "with several objectives"),
-        ({"judge": "loss", "pruner": {"name": "wilcoxon"}}, "does not go with judge loss"),
+        ({"judge": "loss", "pruner": {"name": "wilcoxon"}}, "cannot be used with judge: loss"),
     ],
 )
 def test_what_cannot_search_a_space_is_refused_with_the_reason(changed, said):
@@ -127,7 +127,7 @@ def test_tpe_proposes_the_same_whether_it_remembers_the_shared_settings_or_looks
             study.sampler = make_sampler(space(), 1, number, study)
             seen.add(study.sampler._search_space)
             trial = study.ask()
-            study.tell(trial, configuration(space(), trial).learning_rate)
+            study.tell(trial, suggest_configuration(space(), trial).learning_rate)
         return [trial.params for trial in study.trials], len(seen)
 
     (remembered, one), (anew, many) = proposed(True), proposed(False)

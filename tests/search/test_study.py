@@ -7,8 +7,8 @@ from optuna.trial import TrialState
 
 from harness import catalog
 from harness.records.study_folder import StudyFolder, read_record
-from harness.search.best_trials import best, since_better
-from harness.search.preview import draw
+from harness.search.best_trials import best_trial, trials_since_improvement
+from harness.search.preview import sample_configurations
 from harness.search.samplers import make_sampler
 from harness.search.study import Study
 from harness.spec.space import SearchSpace
@@ -51,13 +51,13 @@ def test_a_trial_that_went_on_after_a_kill_competes_at_each_rung_with_what_it_ha
     """Asked only at its last rung, successive halving would hold that value against trials at the first."""
     trial, config = study.ask()
     rungs = (rung(0, 0.9), rung(1, 0.4))
-    assert all(study.may_go_on(trial, reached, None) for reached in rungs)
+    assert all(study.may_continue(trial, reached, None) for reached in rungs)
     study.tell(trial, record(trial.number, config=config, rungs=rungs), retry="interrupted")
     retry, _ = study.ask()
     study.replay(retry, rungs[:1], None)
-    assert study.may_go_on(retry, rungs[1], None)
+    assert study.may_continue(retry, rungs[1], None)
     rival, _ = study.ask()
-    assert study.may_go_on(rival, rung(0, 0.7), None)
+    assert study.may_continue(rival, rung(0, 0.7), None)
 
 
 def test_telling_twice_changes_nothing(study):
@@ -72,10 +72,10 @@ def test_telling_twice_changes_nothing(study):
 def test_the_best_is_the_lowest_and_failures_are_never_best(study):
     trial, config = study.ask()
     study.tell(trial, record(trial.number, config=config))
-    assert best(study) is None
+    assert best_trial(study) is None
     complete(study, 0.5)
     better = complete(study, 0.2)
-    assert best(study) == better
+    assert best_trial(study) == better
 
 
 def test_a_pruned_trial_keeps_its_value_out_of_the_best(study):
@@ -83,7 +83,7 @@ def test_a_pruned_trial_keeps_its_value_out_of_the_best(study):
     trial, config = study.ask()
     study.tell(trial, record(trial.number, state="pruned", config=config, rungs=(rung(0, 0.1),)))
     assert study.optuna.trials[1].state == TrialState.PRUNED
-    assert best(study) == number
+    assert best_trial(study) == number
 
 
 def test_running_out_of_memory_is_a_broken_constraint_that_the_sampler_sees(study):
@@ -98,7 +98,7 @@ def test_running_out_of_memory_is_a_broken_constraint_that_the_sampler_sees(stud
 def test_a_restart_draws_on_and_does_not_draw_the_same_again(study, space, tmp_path):
     before = [study.ask()[1] for _ in range(2)]
     after = [again(study).ask()[1] for _ in range(2)]
-    assert before + after == draw(space, 4, seed=1)
+    assert before + after == sample_configurations(space, 4, seed=1)
     assert len({config.learning_rate for config in before + after}) == 4
 
 
@@ -136,7 +136,7 @@ def test_a_trial_that_equals_the_best_betters_nothing(study):
     counts = []
     for wer in (0.5, 0.4, 0.4, 0.6, 0.4, 0.3):
         complete(study, wer)
-        counts.append(since_better(study))
+        counts.append(trials_since_improvement(study))
     assert counts == [0, 0, 1, 2, 3, 0]
 
 
@@ -154,14 +154,14 @@ def test_a_grid_ends_with_its_last_point(tmp_path, space):
     held = {**space.model_dump(mode="json"), "sampler": {"name": "grid", "grid_points": 3}}
     held["sampled"] = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "r": {"choices": [4, 8]}}
     held["fixed"] |= {"alpha_over_r": 2, "lora_dropout": 0.0, "target_modules": ["q_proj"]}
-    assert len(draw(SearchSpace.parse(held, "grid"), 20, seed=1)) == 6
+    assert len(sample_configurations(SearchSpace.parse(held, "grid"), 20, seed=1)) == 6
 
 
 @pytest.mark.parametrize("name", ["tpe", "random"])
 def test_a_small_space_is_tried_once_through_and_then_is_at_its_end(tmp_path, space, name):
     """Nine configurations, for a frozen encoder has no rank; retries and a restart have their part in it."""
     study, seen = Study(StudyFolder(tmp_path), "s", finite(space, name), seed=1), []
-    assert draw(study.space, 20, seed=1) and len(draw(study.space, 20, seed=1)) == 9
+    assert sample_configurations(study.space, 20, seed=1) and len(sample_configurations(study.space, 20, seed=1)) == 9
     while not study.exhausted():
         trial, config = again(study).claim(20, "w", f"a{len(seen)}")
         if len(seen) == 3 and "retry_of" not in trial.user_attrs:

@@ -73,7 +73,7 @@ def test_budget_counts_examples_whatever_the_batch():
     budget = Budget(examples=100, rungs=(0.25, 0.5, 1.0))
     assert (budget.schedule_steps(16), budget.rung_steps(16)) == (7, [2, 4, 7])
     assert (budget.schedule_steps(1), budget.rung_steps(1)) == (100, [25, 50, 100])
-    assert budget.examples_in_all(16) == 100
+    assert budget.total_examples(16) == 100
 
 
 def test_budgets_in_other_units():
@@ -82,15 +82,15 @@ def test_budgets_in_other_units():
     with pytest.raises(ValueError, match="resolved first"):
         epochs.schedule_steps(16)
     steps = Budget(steps=30, rungs=(0.5, 1.0))
-    assert (steps.schedule_steps(16), steps.rung_steps(16), steps.examples_in_all(16)) == (30, [15, 30], 480)
+    assert (steps.schedule_steps(16), steps.rung_steps(16), steps.total_examples(16)) == (30, [15, 30], 480)
     seconds = Budget(train_seconds=60, rungs=(0.5, 1.0))
-    assert (seconds.schedule_steps(16), seconds.rung_steps(16), seconds.examples_in_all(16)) == (
+    assert (seconds.schedule_steps(16), seconds.rung_steps(16), seconds.total_examples(16)) == (
         1000,
         [500, 1000],
         None,
     )
     assert (seconds.position(7, 30.0), steps.position(7, 30.0)) == (500, 7)
-    assert [budget.described() for budget in (epochs, steps, seconds)] == ["2.5 epochs", "30 steps", "60 s of training"]
+    assert [budget.describe() for budget in (epochs, steps, seconds)] == ["2.5 epochs", "30 steps", "60 s of training"]
 
 
 @pytest.mark.parametrize("given", [{}, {"examples": 10, "steps": 10}, {"steps": 0}, {"train_seconds": -1}])
@@ -108,7 +108,7 @@ def test_rungs_must_climb_to_the_end(rungs):
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"sampled": {"lr": {"low": 0.1, "high": 1}}}, "no setting of a trial"),
+        ({"sampled": {"lr": {"low": 0.1, "high": 1}}}, "not a setting of a trial"),
         ({"sampled": {"method": {"choices": ["lora"]}}}, "both fixed and sampled"),
         ({"sampled": {"learning_rate": {"low": 0, "high": 1, "log": True}}}, "log needs low above 0"),
         ({"sampled": {"learning_rate": {"low": 2, "high": 1}}}, "must not be above"),
@@ -127,7 +127,7 @@ def test_a_space_that_cannot_work_is_refused_when_it_is_read(change, said):
 
 def test_a_recipe_under_a_budget_scales_its_warm_up_and_says_so():
     recipe = catalog.recipe("tutorial")[1]
-    config, notes = recipe.under(Budget(examples=1600), "cpu")
+    config, notes = recipe.adapt(Budget(examples=1600), "cpu")
     assert config.warmup_steps == round(500 * 100 / 4000)
     assert config.precision == "fp32"
     assert notes == ["on CPU: precision fp32", "100 of the recipe's 4000 steps", "warm-up 12 instead of 500"]
@@ -135,7 +135,7 @@ def test_a_recipe_under_a_budget_scales_its_warm_up_and_says_so():
 
 def test_a_recipe_with_budget_enough_is_left_alone():
     recipe = catalog.recipe("tutorial")[1]
-    assert recipe.under(Budget(examples=16 * 4000), "cuda") == (recipe.config, [])
+    assert recipe.adapt(Budget(examples=16 * 4000), "cuda") == (recipe.config, [])
 
 
 @pytest.mark.parametrize("folder, load", [("search_spaces", catalog.space), ("baselines", catalog.recipe)])

@@ -147,7 +147,7 @@ def fail_above(monkeypatch, size):
 @pytest.mark.parametrize(
     "fields, said",
     [
-        (FULL | {"base_weights": "int8"}, "cannot train a base in int8"),
+        (FULL | {"base_weights": "int8"}, "cannot train base weights in int8"),
         (LORA | {"base_weights": "nf4", "init_lora_weights": "pissa"}, "changes the base"),
         (LORA | {"use_dora": True, "init_lora_weights": "olora"}, "DoRA"),
         (LORA | {"base_weights": "int8", "bias": "all"}, "bias all"),

@@ -8,7 +8,7 @@ from trials import run
 from harness.model.batched_lora import AdapterGroup, PackedModel, make_view
 from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget
-from harness.spec.packing import apart, kind
+from harness.spec.packing import pack_key, unpackable_reason
 from harness.spec.trial import TrialConfig
 from harness.training.packed_trials import PackedTraining
 
@@ -192,12 +192,15 @@ def test_a_view_shares_every_weight_and_nothing_else(context):
 )
 def test_what_cannot_be_packed_says_why(change, why):
     config = CONFIGS[0].model_copy(update=change)
-    assert why in apart(config, BUDGET) and kind(config, BUDGET) is None
+    assert why in unpackable_reason(config, BUDGET) and pack_key(config, BUDGET) is None
 
 
 def test_kinds():
-    assert apart(CONFIGS[0], BUDGET) is None and kind(CONFIGS[0], BUDGET) == kind(CONFIGS[1], BUDGET) is not None
+    assert (
+        unpackable_reason(CONFIGS[0], BUDGET) is None
+        and pack_key(CONFIGS[0], BUDGET) == pack_key(CONFIGS[1], BUDGET) is not None
+    )
     for change in ({"precision": "bf16"}, {"encoder_window_seconds": 2.0}):
-        assert kind(CONFIGS[0].model_copy(update=change), BUDGET) != kind(CONFIGS[0], BUDGET)
-    assert "seconds" in apart(CONFIGS[0], Budget(train_seconds=5))
-    assert "full" in apart(TrialConfig(method="full"), BUDGET)
+        assert pack_key(CONFIGS[0].model_copy(update=change), BUDGET) != pack_key(CONFIGS[0], BUDGET)
+    assert "seconds" in unpackable_reason(CONFIGS[0], Budget(train_seconds=5))
+    assert "full" in unpackable_reason(TrialConfig(method="full"), BUDGET)

@@ -104,7 +104,7 @@ def report_page(leaderboard: Leaderboard, pictures: Sequence[Picture], published
             time_fields=["study", "phase", "share", "what it is"],
             time=[(f.path.name, *row) for f in leaderboard.studies for row in time_table(time_spent(f))],
             published_fields=["system", "figure", "data", "source", "what differs"],
-            published=[(f.system, f.shown, f"{f.data}, {f.split}", f.source, f.differs) for f in published],
+            published=[(f.system, f.text, f"{f.data}, {f.split}", f.source, f.differs) for f in published],
             data=data,
             left_out=left_out,
         )

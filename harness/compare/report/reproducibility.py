@@ -11,7 +11,7 @@ from harness.compare.tables.escape import markdown
 from harness.orchestration.time_accounting import time_spent, time_table
 from harness.records.study_folder import StudyFolder
 from harness.records.tuned_baselines import tuned_baselines
-from harness.search.baseline_tuning import AROUND
+from harness.search.baseline_tuning import SEARCH_DESCRIPTION
 
 
 def reproducibility(leaderboard: Leaderboard) -> str:
@@ -51,7 +51,7 @@ def _study(folder: StudyFolder, records: Records) -> list[str]:
     parts += [f"| {markdown(name)} | fixed: {markdown(str(value))} |" for name, value in fixed.items()]
     if searches := tuned_baselines(records):
         names = ", ".join(markdown(f"{held.baseline} ({held.trials} trials)") for held in searches)
-        parts.append(f"\nBaselines with a search of their own, {AROUND}: {names}")
+        parts.append(f"\nBaselines with a search of their own, {SEARCH_DESCRIPTION}: {names}")
     parts += ["", *_compute(records), *_time(folder), *_environments(records), *_data(folder, records)]
     return parts
 

@@ -1,4 +1,4 @@
-"""Transcripts -> error counts per utterance, from which every rate and every test is made; counted once and kept."""
+"""Count errors per utterance, the input of every rate and test, and cache the counts in files."""
 
 import hashlib
 import os
@@ -15,20 +15,27 @@ import numpy as np
 import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 
-from harness.compare.scoring.alignment import FEWEST_ERRORS, align, numbered
+from harness.compare.scoring.alignment import FEWEST_ERRORS_COSTS, align, encode_words
 from harness.evaluation.normalizers import Normalizer
 
 Ints = npt.NDArray[np.int32]
-VERSION = "1"  # of the counting; another one makes no use of what is kept
-LOOP = 5  # words in a phrase that counts as a loop when it comes again
+VERSION = "1"  # of the counting; counts cached under another version are not used
+LOOP_WORDS = 5  # words in a phrase that counts as a loop when it is repeated
 
 
 @dataclass(frozen=True)
 class WordCounts:
-    """Word errors of one run; arrays of (utterances,) but for the last two.
+    """Word errors of one run.
 
-    `places` and `wrong` say where sclite's alignment has its errors and how many stand there, for MAPSSWE; places
-    count slots through the whole corpus (see alignment.segments).
+    Attributes:
+        reference: Reference words, (utterances,).
+        hypothesis: Hypothesis words, (utterances,).
+        substitutions: Substituted words, (utterances,).
+        deletions: Deleted words, (utterances,).
+        insertions: Inserted words, (utterances,).
+        places: For MAPSSWE, indices of the slots with errors in the whole corpus (see
+            alignment.segment_differences), (slots with errors,).
+        wrong: Number of errors in each of these slots, (slots with errors,).
     """
 
     reference: Ints
@@ -41,13 +48,21 @@ class WordCounts:
 
     @property
     def errors(self) -> Ints:
-        """(utterances,): the word edit distance."""
+        """Word edit distance, (utterances,)."""
         return self.substitutions + self.deletions + self.insertions
 
 
 @dataclass(frozen=True)
 class Counts:
-    """All counts of one run: normalised words, raw words, normalised characters, and loops."""
+    """All counts of one run.
+
+    Attributes:
+        words: Word errors of the normalised texts.
+        raw: Word errors of the raw texts.
+        characters: Reference characters of the normalised texts, (utterances,).
+        character_errors: Character edit distance of the normalised texts, (utterances,).
+        loops: 1 where the hypothesis has a loop (see `has_loop`), (utterances,).
+    """
 
     words: WordCounts
     raw: WordCounts
@@ -55,8 +70,8 @@ class Counts:
     character_errors: Ints
     loops: Ints
 
-    def packed(self) -> bytes:
-        """As a file."""
+    def to_bytes(self) -> bytes:
+        """Return the content of an .npz file with these counts."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("characters", "character_errors", "loops")}
         for kind in ("words", "raw"):
             part = getattr(self, kind)
@@ -66,45 +81,46 @@ class Counts:
         return file.getvalue()
 
     @classmethod
-    def unpacked(cls, path: Path) -> Self:
-        """From a file."""
-        with np.load(path) as held:
+    def from_file(cls, path: Path) -> Self:
+        """Read a file that was written with `to_bytes`."""
+        with np.load(path) as arrays:
             parts = [
-                WordCounts(**{field.name: held[f"{kind}.{field.name}"] for field in fields(WordCounts)})
+                WordCounts(**{field.name: arrays[f"{kind}.{field.name}"] for field in fields(WordCounts)})
                 for kind in ("words", "raw")
             ]
             words, raw = parts
-            return cls(words, raw, held["characters"], held["character_errors"], held["loops"])
+            return cls(words, raw, arrays["characters"], arrays["character_errors"], arrays["loops"])
 
 
 def count_words(references: Sequence[str], hypotheses: Sequence[str]) -> WordCounts:
-    """Word errors of each utterance.
+    """Count the word errors of each utterance.
 
-    Their sum is the edit distance, as in jiwer. Its split is that of sclite's alignment; where that one has more
-    errors than the edit distance (it prefers correct words), the split of the best alignment that has not.
+    Their sum is the edit distance, as in jiwer. Substitutions, deletions and insertions are those of sclite's
+    alignment. Where that has more errors than the edit distance (it prefers correct words), they are those of the
+    alignment with the most correct words among the alignments with the fewest errors.
     """
     vocabulary: dict[str, int] = {}
-    r, h = numbered(references, vocabulary), numbered(hypotheses, vocabulary)
+    r, h = encode_words(references, vocabulary), encode_words(hypotheses, vocabulary)
     alignments = align(r, h)
     slots = [alignment.slots for alignment in alignments]
     excess = [
         row
-        for row, found in enumerate(alignments)
-        if found.errors and found.errors > Levenshtein.distance(r[row], h[row])
+        for row, alignment in enumerate(alignments)
+        if alignment.errors and alignment.errors > Levenshtein.distance(r[row], h[row])
     ]
-    again = align([r[row] for row in excess], [h[row] for row in excess], FEWEST_ERRORS)
-    for row, better in zip(excess, again, strict=True):
-        alignments[row] = better
-    everywhere = np.concatenate([*slots, np.zeros(0, dtype=np.int32)])
-    places = np.flatnonzero(everywhere)
+    realigned = align([r[row] for row in excess], [h[row] for row in excess], FEWEST_ERRORS_COSTS)
+    for row, alignment in zip(excess, realigned, strict=True):
+        alignments[row] = alignment
+    corpus_slots = np.concatenate([*slots, np.zeros(0, dtype=np.int32)])  # of sclite's alignment, as MAPSSWE needs it
+    places = np.flatnonzero(corpus_slots)
     return WordCounts(
         reference=_ints(map(len, r)),
         hypothesis=_ints(map(len, h)),
-        substitutions=_ints(found.substitutions for found in alignments),
-        deletions=_ints(found.deletions for found in alignments),
-        insertions=_ints(found.insertions for found in alignments),
+        substitutions=_ints(alignment.substitutions for alignment in alignments),
+        deletions=_ints(alignment.deletions for alignment in alignments),
+        insertions=_ints(alignment.insertions for alignment in alignments),
         places=places.astype(np.int32),
-        wrong=everywhere[places].astype(np.int32),
+        wrong=corpus_slots[places].astype(np.int32),
     )
 
 
@@ -113,49 +129,58 @@ def _ints(values: Iterable[int]) -> Ints:
 
 
 def has_loop(reference: str, hypothesis: str) -> bool:
-    """Whether a phrase of five words comes more often in the hypothesis than in the reference, and at least twice."""
+    """Return whether a phrase of five words occurs at least twice, and more often than in the reference."""
     words = hypothesis.split()
-    if len(words) <= LOOP:
+    if len(words) <= LOOP_WORDS:
         return False
-    phrases = Counter(zip(*(words[start:] for start in range(LOOP)), strict=False))
+    phrases = Counter(zip(*(words[start:] for start in range(LOOP_WORDS)), strict=False))
     if max(phrases.values()) < 2:
         return False
-    spoken = reference.split()
-    expected = Counter(zip(*(spoken[start:] for start in range(LOOP)), strict=False))
+    reference_words = reference.split()
+    expected = Counter(zip(*(reference_words[start:] for start in range(LOOP_WORDS)), strict=False))
     return any(times >= 2 and times > expected[phrase] for phrase, times in phrases.items())
 
 
-def count(references: Sequence[str], hypotheses: Sequence[str], normalize: Normalizer) -> Counts:
-    """Count everything once."""
-    plain_r, plain_h = [normalize(text) for text in references], [normalize(text) for text in hypotheses]
+def count_errors(references: Sequence[str], hypotheses: Sequence[str], normalize: Normalizer) -> Counts:
+    """Count the errors of one run, with and without normalisation."""
+    r, h = [normalize(text) for text in references], [normalize(text) for text in hypotheses]
     return Counts(
-        words=count_words(plain_r, plain_h),
+        words=count_words(r, h),
         raw=count_words(references, hypotheses),
-        characters=_ints(map(len, plain_r)),
-        character_errors=_ints(Levenshtein.distance(r, h) for r, h in zip(plain_r, plain_h, strict=True)),
-        loops=_ints(has_loop(r, h) for r, h in zip(plain_r, plain_h, strict=True)),
+        characters=_ints(map(len, r)),
+        character_errors=_ints(Levenshtein.distance(*pair) for pair in zip(r, h, strict=True)),
+        loops=_ints(has_loop(*pair) for pair in zip(r, h, strict=True)),
     )
 
 
-def kept(
-    folder: Path | None, references: Sequence[str], hypotheses: Sequence[str], normalize: Normalizer, shown: str
+def cached_counts(
+    folder: Path | None,
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    normalize: Normalizer,
+    normalizer_version: str,
 ) -> Counts:
-    """The counts of a run, from `folder` where they were kept under these very texts and this normaliser.
+    """Return the counts of a run from the cache, or count and cache them.
 
-    `shown` is the normaliser's name with its version; a `folder` of None keeps nothing.
+    Args:
+        folder: Cache folder, with one file for each pair of texts and normaliser; None: do not cache.
+        references: Reference of each utterance.
+        hypotheses: Hypothesis of each utterance.
+        normalize: Normaliser of the texts.
+        normalizer_version: Its name with its version, part of the cache key.
     """
     if folder is None:
-        return count(references, hypotheses, normalize)
-    digest = hashlib.sha256(f"{VERSION}\0{shown}".encode())
+        return count_errors(references, hypotheses, normalize)
+    digest = hashlib.sha256(f"{VERSION}\0{normalizer_version}".encode())
     for text in (*references, *hypotheses):
         digest.update(b"\0" + text.encode("utf-8", "surrogatepass"))
     path = folder / f"{digest.hexdigest()[:32]}.npz"
     if path.is_file():
-        with suppress(OSError, KeyError, ValueError, BadZipFile):  # a damaged file is counted anew
-            return Counts.unpacked(path)
-    counts = count(references, hypotheses, normalize)
+        with suppress(OSError, KeyError, ValueError, BadZipFile):  # count again if the file is damaged
+            return Counts.from_file(path)
+    counts = count_errors(references, hypotheses, normalize)
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(counts.packed())
+    partial.write_bytes(counts.to_bytes())
     os.replace(partial, path)
     return counts

@@ -1,4 +1,4 @@
-"""Transcripts of a split, decoded once for each run by a trainer that is started only if something is missing."""
+"""Decode a split with a run's stored weights, once per run, in a trainer process that starts only if needed."""
 
 import json
 from dataclasses import dataclass
@@ -17,20 +17,33 @@ from harness.spec.result import Record, Transcript
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """A run's transcripts of a split and what was measured while they were made."""
+class DecodedSplit:
+    """Transcripts of a split by one run.
+
+    Attributes:
+        transcripts: One entry for each utterance.
+        metadata: What the trainer reported on decoding: `rtfx`, `latency_seconds`, `decoding` and the data's hash.
+    """
 
     transcripts: list[Transcript]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def decode_run(
     trainer: Trainer, path: Path, record: Record, split: str, transcripts: Path, long_form: Algorithm | None = None
 ) -> Transcribed:
-    """Have a trainer decode a split of its task with a run's stored weights.
+    """Let a trainer decode a split of its task with a run's stored weights.
+
+    Args:
+        trainer: Trainer process with the task's data.
+        path: Folder of the run.
+        record: Record of the run.
+        split: Name of the split.
+        transcripts: File that the trainer writes.
+        long_form: How recordings longer than the model's window are decoded; None if there are none.
 
     Raises:
-        UserError: if the weights were not kept, or decoding failed.
+        UserError: The run's weights are not stored, or decoding failed.
     """
     weights = path / "weights"
     if record.config.method != "none" and not weights.is_dir():
@@ -38,16 +51,16 @@ def decode_run(
             f"{record.name} (seed {record.seed}) has neither transcripts of {split} nor weights to decode it with; "
             "a study keeps the weights of its best trials, baselines and replicates"
         )
-    what = {
+    request = {
         "config": record.config,
         "weights": None if record.config.method == "none" else str(weights.resolve()),
         "split": split,
         "output": str(transcripts.resolve()),
     }
     trainer.send(
-        TranscribeLong.model_validate({**what, "algorithm": long_form})
+        TranscribeLong.model_validate({**request, "algorithm": long_form})
         if long_form
-        else Transcribe.model_validate(what)
+        else Transcribe.model_validate(request)
     )
     answer = trainer.receive()
     if isinstance(answer, Refused):
@@ -59,26 +72,30 @@ def decode_run(
 
 
 class TestDecoder:
-    """The decodings of one study's runs; every access to them is written down."""
+    """Decode a split with the runs of one study, and log every access to it.
 
-    __test__ = False  # no test case, whatever pytest makes of its name
+    The transcripts are stored beside each record and reused. A trainer process starts with the first run that has
+    none; use the decoder as a context manager to close it.
+    """
+
+    __test__ = False  # pytest would collect it for its name
 
     def __init__(self, folder: StudyFolder, task: str | None = None, cache_dir: Path = CACHE_DIR) -> None:
         self._folder, self._cache_dir = folder, cache_dir
         self._manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
-        self._task_given = task or self._manifest["task"]
+        self._task_name = task or self._manifest["task"]
         self._trainer: Trainer | None = None
 
     @property
     def task(self) -> dict[str, Any]:
-        """The task's settings, as the study has them."""
+        """Settings of the task, from the study's manifest."""
         task: dict[str, Any] = self._manifest["identity"]["task"]
         return task
 
     @property
-    def given(self) -> str:
-        """The task as it was named."""
-        return str(self._task_given)
+    def task_name(self) -> str:
+        """Name or path of the task: the one given, else the study's."""
+        return str(self._task_name)
 
     def __enter__(self) -> Self:
         return self
@@ -87,32 +104,37 @@ class TestDecoder:
         if self._trainer is not None:
             self._trainer.close()
 
-    def decoded(self, path: Path, record: Record, split: str, long_form: Algorithm | None = None) -> Decoded:
-        """A run's transcripts, from the files beside its record or decoded now.
+    def decode(self, path: Path, record: Record, split: str, long_form: Algorithm | None = None) -> DecodedSplit:
+        """Return a run's transcripts, from the files beside its record or decoded now.
 
-        `long_form` says how recordings longer than the model's window are decoded; None where there are none.
+        Args:
+            path: Folder of the run.
+            record: Record of the run.
+            split: Name of the split.
+            long_form: How recordings longer than the model's window are decoded; None if there are none.
         """
         stem = f"{split}-{long_form}" if long_form else split
-        transcripts, about = path / f"{stem}.jsonl", path / f"{stem}.json"
+        transcripts, metadata = path / f"{stem}.jsonl", path / f"{stem}.json"
         log = "test_readings.jsonl"
-        if not about.is_file():
-            self._decode(path, record, split, transcripts, about, long_form)
+        if not metadata.is_file():
+            self._decode(path, record, split, long_form, transcripts, metadata)
             log = "test_access.jsonl"
-        stored = json.loads(about.read_text(encoding="utf-8"))
+        stored = json.loads(metadata.read_text(encoding="utf-8"))
         self._log_access(log, record, split, stored)
-        return Decoded(read_transcripts(transcripts), stored)
+        return DecodedSplit(read_transcripts(transcripts), stored)
 
     def _decode(
-        self, path: Path, record: Record, split: str, transcripts: Path, about: Path, long_form: Algorithm | None
+        self, path: Path, record: Record, split: str, long_form: Algorithm | None, transcripts: Path, metadata: Path
     ) -> None:
-        trainer = self._opened(record, None if long_form else split)
+        trainer = self._started(record, None if long_form else split)
         answer = decode_run(trainer, path, record, split, transcripts, long_form)
-        known = answer.model_dump(mode="json", exclude={"type"})
-        write_json(about, {**known, "data": answer.data or record.data.get(split)})
+        fields = answer.model_dump(mode="json", exclude={"type"})
+        write_json(metadata, {**fields, "data": answer.data or record.data.get(split)})
 
-    def _opened(self, record: Record, split: str | None) -> Trainer:
+    def _started(self, record: Record, split: str | None) -> Trainer:
+        """Return the trainer process; it must have the data that the run was set up with."""
         if self._trainer is None:
-            task = catalog.task(self._task_given)
+            task = catalog.task(self._task_name)
             order = Open(
                 model=self._manifest["identity"]["model"],
                 task=task,
@@ -120,20 +142,20 @@ class TestDecoder:
                 seed=self._manifest["seed"],
             )
             self._trainer = Trainer(order, self._folder.path / "trainer.log").come_up()
-        if split is None:  # no part of the data report; systems are held against each other's references
+        if split is None:  # not in the data report; TestSet compares the systems' references instead
             return self._trainer
-        held = self._trainer.ready.data["splits"][split]["hash"]
-        if held != record.data[split]:
+        data_hash = self._trainer.ready.data["splits"][split]["hash"]
+        if data_hash != record.data[split]:
             raise UserError(
-                f"the {split} split of {self._task_given!r} is not the one that {record.name} was set up with "
-                f"({held} against {record.data[split]}); name the right speech with --task"
+                f"the {split} split of task {self._task_name!r} has the hash {data_hash}, but {record.name} was set up "
+                f"with {record.data[split]}; give the task of the study with --task"
             )
         return self._trainer
 
     def _log_access(self, log: str, record: Record, split: str, stored: dict[str, Any]) -> None:
-        """Every access is written down: when, which system, which data, how decoded.
+        """Append the access to a log: time, system, seed, split, hash of the data, and decoding.
 
-        Decodings stand in test_access.jsonl, later readings of what was decoded in test_readings.jsonl.
+        Decoding is logged in test_access.jsonl, reading stored transcripts in test_readings.jsonl.
         """
         entry = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),

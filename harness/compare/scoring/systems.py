@@ -60,7 +60,7 @@ class System:
 
     def errors(self, metric: Metric) -> Floats:
         """(utterances,): errors, averaged over the seeds."""
-        return self.mean(lambda counts: run_errors(counts, metric))
+        return self.mean_over_seeds(lambda counts: run_errors(counts, metric))
 
     def length(self, metric: Metric) -> Floats:
         """(utterances,): reference words, or characters."""
@@ -71,7 +71,7 @@ class System:
         length = self.length(metric).sum()
         return {run.seed: float(run_errors(run.counts, metric).sum() / length) for run in self.runs}
 
-    def mean(self, values: Callable[[Counts], npt.NDArray[Any]]) -> Floats:
+    def mean_over_seeds(self, values: Callable[[Counts], npt.NDArray[Any]]) -> Floats:
         """(utterances,): some count of each utterance, averaged over the seeds."""
         found: Floats = np.mean([values(run.counts) for run in self.runs], axis=0)
         return found

@@ -1,4 +1,4 @@
-"""What all systems are judged on: utterances in one order, and the check that a system transcribed just these."""
+"""The utterances that all systems are scored on, and the check that a system transcribed exactly these."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,14 +8,24 @@ from typing import Self
 from harness.errors import UserError
 from harness.spec.result import Transcript
 
-SHOWN = 3  # ids named in an error
+MAX_SHOWN_IDS = 3  # in an error
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Utterances with what was said; every tuple has one entry for each, None where it is not known."""
+    """Utterances in a fixed order, with their references.
 
-    __test__ = False  # no test case, whatever pytest makes of its name
+    Attributes:
+        source: File or run that the utterances are from, for errors.
+        ids: Id of each utterance.
+        references: Reference of each utterance.
+        seconds: Length of each recording; None where unknown, as in all of the following.
+        speakers: Speaker of each utterance.
+        conditions: Recording condition of each utterance.
+        datasets: Dataset of each utterance.
+    """
+
+    __test__ = False  # pytest would collect it for its name
 
     source: str
     ids: tuple[str, ...]
@@ -26,15 +36,15 @@ class TestSet:
     datasets: tuple[str | None, ...]
 
     @classmethod
-    def of(cls, transcripts: Sequence[Transcript], source: str) -> Self:
-        """The utterances of some transcripts, in their order.
+    def from_transcripts(cls, transcripts: Sequence[Transcript], source: str) -> Self:
+        """Take the utterances of transcripts, in their order.
 
         Raises:
-            UserError: none at all, or an id that comes twice.
+            UserError: There are no transcripts, or an id is not unique.
         """
         if not transcripts:
-            raise UserError(f"{source} holds no utterance")
-        refuse_doubled((t.id for t in transcripts), source)
+            raise UserError(f"{source} contains no utterances")
+        check_unique_ids((t.id for t in transcripts), source)
         return cls(
             source,
             tuple(t.id for t in transcripts),
@@ -45,54 +55,53 @@ class TestSet:
             tuple(t.dataset for t in transcripts),
         )
 
-    def hypotheses(self, texts: dict[str, tuple[str | None, str]], source: str) -> tuple[str, ...]:
-        """The hypotheses of a system in this set's order.
+    def ordered_hypotheses(self, texts: dict[str, tuple[str | None, str]], source: str) -> tuple[str, ...]:
+        """Return the hypotheses of a system in the order of this set.
 
         Args:
-            texts: for each id the reference (None where the file gives none) and the hypothesis.
-            source: where they come from, for an error.
+            texts: Reference (None if the file has none) and hypothesis by utterance id.
+            source: File or run that they are from, for errors.
 
         Raises:
-            UserError: an utterance is missing, there is one too many, or a reference reads differently.
+            UserError: An utterance is missing or not in this set, or a reference differs.
         """
         missing = [name for name in self.ids if name not in texts]
         known = set(self.ids)
         extra = [name for name in texts if name not in known]
-        faults = []
+        problems = []
         if missing:
-            faults.append(f"{len(missing)} of {len(self.ids)} utterances are missing ({_some(missing)})")
+            problems.append(f"{len(missing)} of {len(self.ids)} utterances are missing ({_some(missing)})")
         if extra:
-            faults.append(f"{len(extra)} are not in {self.source} ({_some(extra)})")
-        if faults:
+            problems.append(f"{len(extra)} are not in {self.source} ({_some(extra)})")
+        if problems:
             raise UserError(
-                f"{source}: {', and '.join(faults)}; every system must have transcribed the same utterances, and one "
-                "that heard nothing needs a line with an empty hypothesis"
+                f"{source}: {', and '.join(problems)}; all systems must have the same utterances, each with a line, "
+                "if need be with an empty hypothesis"
             )
         for name, reference in zip(self.ids, self.references, strict=True):
-            given = texts[name][0]
-            if given is not None and given.split() != reference.split():
+            other = texts[name][0]
+            if other is not None and other.split() != reference.split():
                 raise UserError(
-                    f"{source}: the reference of {name!r} reads {_short(given)}, "
-                    f"but in {self.source} {_short(reference)}; "
-                    "systems are compared on the same references only"
+                    f"{source}: the reference of {name!r} is {_shortened(other)}, "
+                    f"but in {self.source} it is {_shortened(reference)}; "
+                    "all systems must have the same references"
                 )
         return tuple(texts[name][1] for name in self.ids)
 
 
-def refuse_doubled(ids: Iterable[str], source: str) -> None:
-    """Raise a UserError where an id comes twice."""
-    doubled = [name for name, times in Counter(ids).items() if times > 1]
-    if doubled:
+def check_unique_ids(ids: Iterable[str], source: str) -> None:
+    """Raise a UserError if an id is not unique."""
+    repeated = [name for name, times in Counter(ids).items() if times > 1]
+    if repeated:
         raise UserError(
-            f"{source}: {len(doubled)} ids come more than once ({_some(doubled)}); "
-            "each utterance needs an id of its own"
+            f"{source}: {len(repeated)} ids occur more than once ({_some(repeated)}); each utterance needs a unique id"
         )
 
 
 def _some(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > SHOWN else ""
-    return ", ".join(repr(name) for name in names[:SHOWN]) + more
+    more = ", ..." if len(names) > MAX_SHOWN_IDS else ""
+    return ", ".join(repr(name) for name in names[:MAX_SHOWN_IDS]) + more
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness.compare.scoring.alignment import segments
+from harness.compare.scoring.alignment import segment_differences
 from harness.compare.scoring.systems import Metric, System
 from harness.compare.statistics import tests as statistics
 from harness.compare.statistics.tests import ALPHA, Blocks, Interval, Mapsswe
@@ -173,7 +173,7 @@ def matched_pairs(a: System, b: System, metric: Metric) -> Mapsswe | None:
     if metric == "cer":
         return None
     first, second = ((s.runs[0].counts.words if metric == "wer" else s.runs[0].counts.raw) for s in (a, b))
-    differences = segments(first.reference, (first.places, first.wrong), (second.places, second.wrong))
+    differences = segment_differences(first.reference, (first.places, first.wrong), (second.places, second.wrong))
     return statistics.mapsswe(differences)
 
 

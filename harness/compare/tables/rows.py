@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from harness.compare.scoring.rates import cost_of, measures
+from harness.compare.scoring.rates import cost_field, system_rates
 from harness.compare.scoring.systems import Metric, System
 from harness.compare.scoring.test_set import TestSet
 from harness.compare.statistics.comparisons import Comparison, PairwiseTests, Verdict, reversed_comparison
@@ -120,10 +120,10 @@ def leaderboard_rows(
     against |= {c.system: c for c in comparisons if c.reference == reference}
     ties = _ties(systems, comparisons, best)
     base = next((s for s in systems if s.name == reference), None)
-    rates = {s.name: measures(s, test) for s in systems}
+    rates = {s.name: system_rates(s, test) for s in systems}
     order = sorted(systems, key=lambda s: (_value(rates[s.name][judge.metric]), s.name))
     front = pareto_front(
-        [{"rate": rates[s.name][judge.metric], **{field: cost_of(s, field) for field in COSTS}} for s in order]
+        [{"rate": rates[s.name][judge.metric], **{field: cost_field(s, field) for field in COSTS}} for s in order]
     )
     rows = []
     for place, (system, on_front) in enumerate(zip(order, front, strict=True), start=1):
@@ -137,7 +137,7 @@ def leaderboard_rows(
             Row.model_validate(
                 {
                     **found,
-                    **{field: cost_of(system, field) for field in COSTS},
+                    **{field: cost_field(system, field) for field in COSTS},
                     "rank": place,
                     "system": system.name,
                     "kind": system.kind,

@@ -215,3 +215,21 @@ def test_published_figures_stand_apart(study, run):
     from harness import catalog
 
     assert "published" not in catalog.names("baselines")
+
+
+@pytest.mark.parametrize(
+    ("speakers", "tied", "verdict"), [(8, False, "better on this test set only"), (5, None, "no inference")]
+)
+def test_a_perfect_system_against_one_that_is_always_wrong(leaderboard, write, speakers, tied, verdict):
+    """Every speaker shows the same difference, so the t test does not apply."""
+    references = [f"utterance {n} has six words here" for n in range(40)]
+    speaker = [f"s{n % speakers}" for n in range(40)]
+    board = leaderboard(
+        "--reference", write("reference.jsonl", "reference", references, speaker=speaker),
+        "--add", f"perfect={write('perfect.jsonl', 'hypothesis', references)}",
+        "--add", f"wrong={write('wrong.jsonl', 'hypothesis', ['x y z u v w'] * 40)}",
+    )  # fmt: skip
+    found = board.comparisons["perfect", "wrong"]
+    assert (found["difference"], found["p_holm"], found["verdict"]) == (-1.0, 2 / 2**speakers, verdict)
+    assert (found["ci_low"], found["ci_high"]) == ((-1.0, -1.0) if speakers == 8 else (None, None))
+    assert board.systems["wrong"]["tied_with_best"] is tied

@@ -46,9 +46,47 @@ def test_jackknife_of_unequal_blocks_by_hand():
     assert found.high - found.low == pytest.approx(2 * 2.776445105 * se)
 
 
-def test_no_spread_means_no_inference():
-    assert jackknife_t(np.zeros(8), np.full(8, 10.0)).p == 1
-    assert jackknife_t(np.full(8, 0.1), np.full(8, 10.0)).p == 1
+def test_equal_systems_have_p_1():
+    assert jackknife_t(np.zeros(8), np.full(8, 10.0)) == Interval(0, 0, 0, 1)
+
+
+def test_a_difference_that_is_the_same_in_every_block_has_the_sign_flip_p():
+    assert jackknife_t(np.full(8, 10.0), np.full(8, 10.0)) == Interval(1, 1, 1, 2 / 2**8)
+    assert jackknife_t(np.full(8, -0.1), np.full(8, 10.0)).p == 2 / 2**8
+    assert jackknife_t(np.full(5, 10.0), np.full(5, 10.0)) == Interval(1, None, None, 2 / 2**5)
+    assert jackknife_t(np.array([3.0, 5, 7, 2, 4, 0]), np.array([3.0, 5, 7, 2, 4, 0])).p == 2 / 2**5  # a silent block
+    assert mapsswe(np.full(9, 2)).p == 2 / 2**9
+    assert mapsswe(np.zeros(9, dtype=int)).p == 1
+    assert paired_t([0.1] * 8) == Interval(pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 2 / 2**8)
+    assert paired_t([0.1] * 3) == Interval(pytest.approx(0.1), None, None, 0.25)
+    assert paired_t([0.0] * 8).p == 1
+
+
+def made_up_blocks(rng, count):
+    """Words and differences of errors in each block: of every shape that a test set can have, flat ones included."""
+    words = rng.integers(1, 30, count).astype(float) if rng.random() < 0.5 else np.full(count, 10.0)
+    difference = [
+        lambda: np.zeros(count),
+        lambda: words * rng.choice([-1.0, 0.5, 0.1]),
+        lambda: np.where(np.arange(count) == 0, rng.integers(-3, 4), 0).astype(float),
+        lambda: rng.integers(-2, 3, count).astype(float),
+        lambda: rng.normal(rng.normal(), 1, count),
+        lambda: words * 0.3 + rng.normal(0, 1e-6, count),
+    ]
+    return difference[rng.integers(len(difference))](), words
+
+
+def test_an_interval_excludes_zero_exactly_where_its_test_rejects():
+    rng, rejected = np.random.default_rng(0), 0
+    for _ in range(3000):
+        found = jackknife_t(*made_up_blocks(rng, rng.integers(5, 15)))
+        assert found.excludes_zero == (found.low is not None and found.p < 0.05), found
+        seeds = paired_t(list(made_up_blocks(rng, rng.integers(3, 9))[0]))
+        assert seeds.excludes_zero == (seeds.low is not None and seeds.p < 0.05), seeds
+        said = verdict(found, found.p, seeds)
+        assert said in ("no difference shown", "no inference") or found.excludes_zero
+        rejected += found.excludes_zero
+    assert 500 < rejected < 2500
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -114,6 +152,7 @@ def test_claims_need_test_set_and_seeds():
     assert verdict(clear, 0.06, clear) == "no difference shown"
     assert verdict(none, 0.5, clear) == "no difference shown"
     assert verdict(Interval(-0.1), None, clear) == "no inference"
+    assert verdict(clear, 0.004, Interval(-0.1, p=0.25)) == "better on this test set only"  # equal seeds, too few
     assert verdict(clear, 0.004, Interval(0.1, 0.05, 0.15, 0.001)) == "no difference shown"
 
 

@@ -189,7 +189,7 @@ def verdict(test_set: Interval, p_holm: float | None, seeds: Interval | None) ->
     if p_holm >= ALPHA or not test_set.excludes_zero:
         return "no difference shown"
     better = test_set.estimate < 0
-    if seeds is None:
+    if seeds is None or seeds.low is None:
         return "better on this test set only" if better else "worse on this test set only"
     if seeds.excludes_zero and np.sign(seeds.estimate) == np.sign(test_set.estimate):
         return "better" if better else "worse"

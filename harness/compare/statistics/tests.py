@@ -40,7 +40,9 @@ def jackknife_t(errors: Floats, words: Floats) -> Interval:
     """The pooled rate sum(errors) / sum(words) with its delete-one-block jackknife-t interval.
 
     se^2 = (K-1)/K * sum (D_(k) - D)^2 and D +- t(.975, K-1) se, with the two-sided p of D = 0 (Efron & Tibshirani
-    1993, chapter 11; t for few blocks). A standard error of 0 gives p = 1: nothing varies, so nothing can be inferred.
+    1993, chapter 11; t for few blocks). Where every block shows the same difference, se is 0 and t is not defined: p is
+    that of the exact sign-flip test (see `sign_flip_p`), and the interval is the point itself if that test rejects 0,
+    else there is none. Thus the interval excludes 0 exactly where p < .05.
 
     Args:
         errors: errors, or differences of errors, summed in each of K blocks, (K,).
@@ -52,8 +54,19 @@ def jackknife_t(errors: Floats, words: Floats) -> Interval:
     value, blocks = float(estimate[0]), len(errors)
     if blocks < MIN_BLOCKS or not math.isfinite(se[0]):
         return Interval(value)
+    if se[0] == 0 and value != 0 and p[0] >= ALPHA:
+        return Interval(value, p=float(p[0]))
     half = float(stats.t.ppf(0.5 + LEVEL / 2, blocks - 1)) * float(se[0])
     return Interval(value, value - half, value + half, float(p[0]))
+
+
+def sign_flip_p(blocks: int) -> float:
+    """Return the exact two-sided p of a difference that is the same, and not 0, in every block.
+
+    Under the null hypothesis each block's difference has either sign with equal probability (Fisher's randomization
+    test; Good 2005, section 3.2), and of the 2^blocks assignments only the two with equal signs are as extreme.
+    """
+    return min(1.0, 2.0 ** (1 - blocks))
 
 
 def jackknife_many(errors: Floats, words: Floats) -> tuple[Floats, Floats, Floats]:
@@ -68,7 +81,8 @@ def jackknife_many(errors: Floats, words: Floats) -> tuple[Floats, Floats, Float
         se = np.sqrt((blocks - 1) / blocks * ((without - estimate) ** 2).sum(axis=1))
         # What rounding leaves of a difference that is the same in all blocks is no spread.
         flat = se <= 1e-12 * np.maximum(1.0, np.abs(estimate[:, 0]))
-        p = np.where(flat, 1.0, 2 * stats.t.sf(np.abs(estimate[:, 0]) / np.where(flat, 1.0, se), blocks - 1))
+        flat_p = np.minimum(1.0, 2.0 ** (1 - np.count_nonzero(errors, axis=1)))  # sign_flip_p of each case; 1 at zero
+        p = np.where(flat, flat_p, 2 * stats.t.sf(np.abs(estimate[:, 0]) / np.where(flat, 1.0, se), blocks - 1))
     return estimate[:, 0], np.where(flat, 0.0, se), p
 
 
@@ -138,7 +152,7 @@ def mapsswe(differences: npt.NDArray[np.integer]) -> Mapsswe:
         return Mapsswe(n, float(differences.mean()) if n else None, None, None, None)
     mean, sd = float(differences.mean()), float(differences.std(ddof=1))
     if sd == 0:
-        return Mapsswe(n, mean, sd, None, 1.0)
+        return Mapsswe(n, mean, sd, None, sign_flip_p(n) if mean else 1.0)
     z = mean / (sd / math.sqrt(n))
     return Mapsswe(n, mean, sd, z, float(2 * stats.norm.sf(abs(z))))
 
@@ -161,7 +175,8 @@ def paired_t(differences: Sequence[float]) -> Interval | None:
         return None
     mean, se = float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
     if se <= 1e-15:
-        return Interval(mean, p=1.0)  # nothing varies: no inference, as in jackknife_t
+        p = sign_flip_p(len(values)) if mean else 1.0
+        return Interval(mean, mean, mean, p) if p < ALPHA else Interval(mean, p=p)
     half = float(stats.t.ppf(0.5 + LEVEL / 2, len(values) - 1)) * se
     return Interval(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / se, len(values) - 1)))
 

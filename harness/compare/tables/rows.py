@@ -190,7 +190,7 @@ def _ties(systems: list[System], comparisons: list[Comparison], best: str | None
         if best in (c.system, c.reference):
             other = c.system if c.reference == best else c.reference
             if c.reference == best or found[other] is None:
-                found[other] = None if c.p_holm is None else c.p_holm >= ALPHA
+                found[other] = None if c.ci_low is None or c.p_holm is None else c.p_holm >= ALPHA
     found[best] = True
     return found
 

@@ -19,11 +19,11 @@ from harness.compare.statistics.groups import GroupRow, group_rows, worst_groups
 from harness.compare.tables.rows import Row, leaderboard_rows
 from harness.errors import UserError, nearest
 from harness.evaluation.normalizers import default_name, normalizer
+from harness.evaluation.text_units import UNSPACED
 from harness.plan import CACHE_DIR
 from harness.records.study_folder import StudyFolder, open_study, read_transcripts
 from harness.spec.result import Record, Transcript
 
-UNSPACED = ("zh", "ja", "th", "yue", "lo", "my", "km", "bo")  # written without spaces: headed by CER
 LONG = "test_long"
 Progress = Callable[[str], None]
 
@@ -52,7 +52,8 @@ class Scoring:
 
     def _counts(self, test: TestSet, hypotheses: tuple[str, ...], name: str) -> counts.Counts:
         shown = normalizer(name, self.language)[1]
-        return counts.cached_counts(self.kept_in, test.references, hypotheses, _remembered(name, self.language), shown)
+        normalize = _remembered(name, self.language)
+        return counts.cached_counts(self.kept_in, test.references, hypotheses, normalize, shown, self.language)
 
 
 @functools.cache

@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from harness.compare.scoring.counts import cached_counts
 from harness.compare.tables import escape
+from harness.evaluation.normalizers import normalizer
 
 REFERENCES = [f"word{n} is said here" for n in range(12)]
 SPEAKERS = [f"s{n % 6}" for n in range(12)]
@@ -183,3 +185,28 @@ def test_markdown(text, expected):
 def test_latex_keeps_accents_and_labels_what_it_cannot_set():
     assert escape.latex("Åsa é ß") == "Åsa é ß"
     assert escape.latex("ก") == "U+0E01"
+
+
+def test_raw_and_normalized_rates_by_hand(leaderboard, write):
+    """Capitals and marks: "Häst," and "ko!" and "får." are right but for them; "får" is wrong in both."""
+    reference = write("ref.jsonl", "reference", ["Häst, ko!", "En får.", "två\u00a0ord"] * 2)
+    path = write("a.jsonl", "hypothesis", ["häst ko", "En för.", "två ord"] * 2)
+    row = leaderboard("--reference", reference, "--add", f"A={path}", "--language", "sv").systems["A"]
+    assert row["wer"] == pytest.approx(1 / 6)
+    assert row["wer_raw"] == pytest.approx(3 / 6)
+    assert row["cer"] == pytest.approx(1 / len("häst koen fårtvå ord"))
+
+
+def test_cer_of_a_script_without_spaces_ignores_spaces(leaderboard, write):
+    reference = write("ref.jsonl", "reference", ["私は、学生です。"] * 6)
+    path = write("a.jsonl", "hypothesis", ["私は学生です"] * 6)
+    for language, expected in (("ja", 0), ("mul", 1 / 7)):
+        found = leaderboard("--reference", reference, "--add", f"A={path}", "--language", language)
+        assert found.systems["A"]["cer"] == pytest.approx(expected)
+
+
+def test_counts_in_the_cache_are_of_one_language(tmp_path):
+    for language, expected in (("tr", 0), ("sv", 1), ("tr", 0)):
+        normalize, label = normalizer("basic", language)
+        found = cached_counts(tmp_path, ["IŞIK"], ["ışık"], normalize, label, language)
+        assert found.words.errors.tolist() == [expected]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from harness.evaluation.text_units import words
+
 Words = Sequence[int]
 DIAGONAL, DELETION, INSERTION = 0, 1, 2
 SCLITE_COSTS = (4, 3, 3)  # substitution, insertion, deletion
@@ -160,7 +162,7 @@ def _backtrace(
 
 def encode_words(texts: Sequence[str], vocabulary: dict[str, int]) -> list[list[int]]:
     """Replace each word by a number; new words are added to `vocabulary`."""
-    return [[vocabulary.setdefault(word, len(vocabulary)) for word in text.split()] for text in texts]
+    return [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in texts]
 
 
 def segment_differences(

@@ -17,9 +17,10 @@ from rapidfuzz.distance import Levenshtein
 
 from harness.compare.scoring.alignment import FEWEST_ERRORS_COSTS, align, encode_words
 from harness.evaluation.normalizers import Normalizer
+from harness.evaluation.text_units import characters, words
 
 Ints = npt.NDArray[np.int32]
-VERSION = "1"  # of the counting; counts cached under another version are not used
+VERSION = "2"  # of the counting; counts cached under another version are not used
 LOOP_WORDS = 5  # words in a phrase that counts as a loop when it is repeated
 
 
@@ -130,25 +131,26 @@ def _ints(values: Iterable[int]) -> Ints:
 
 def has_loop(reference: str, hypothesis: str) -> bool:
     """Return whether a phrase of five words occurs at least twice, and more often than in the reference."""
-    words = hypothesis.split()
-    if len(words) <= LOOP_WORDS:
+    hypothesis_words = words(hypothesis)
+    if len(hypothesis_words) <= LOOP_WORDS:
         return False
-    phrases = Counter(zip(*(words[start:] for start in range(LOOP_WORDS)), strict=False))
+    phrases = Counter(zip(*(hypothesis_words[start:] for start in range(LOOP_WORDS)), strict=False))
     if max(phrases.values()) < 2:
         return False
-    reference_words = reference.split()
+    reference_words = words(reference)
     expected = Counter(zip(*(reference_words[start:] for start in range(LOOP_WORDS)), strict=False))
     return any(times >= 2 and times > expected[phrase] for phrase, times in phrases.items())
 
 
-def count_errors(references: Sequence[str], hypotheses: Sequence[str], normalize: Normalizer) -> Counts:
+def count_errors(references: Sequence[str], hypotheses: Sequence[str], normalize: Normalizer, language: str) -> Counts:
     """Count the errors of one run, with and without normalisation."""
     r, h = [normalize(text) for text in references], [normalize(text) for text in hypotheses]
+    pairs = [(characters(one, language), characters(other, language)) for one, other in zip(r, h, strict=True)]
     return Counts(
         words=count_words(r, h),
         raw=count_words(references, hypotheses),
-        characters=_ints(map(len, r)),
-        character_errors=_ints(Levenshtein.distance(*pair) for pair in zip(r, h, strict=True)),
+        characters=_ints(len(reference) for reference, _ in pairs),
+        character_errors=_ints(Levenshtein.distance(*pair) for pair in pairs),
         loops=_ints(has_loop(*pair) for pair in zip(r, h, strict=True)),
     )
 
@@ -159,6 +161,7 @@ def cached_counts(
     hypotheses: Sequence[str],
     normalize: Normalizer,
     normalizer_version: str,
+    language: str,
 ) -> Counts:
     """Return the counts of a run from the cache, or count and cache them.
 
@@ -168,17 +171,18 @@ def cached_counts(
         hypotheses: Hypothesis of each utterance.
         normalize: Normaliser of the texts.
         normalizer_version: Its name with its version, part of the cache key.
+        language: Whisper's language code, part of the cache key: lower case and characters depend on it.
     """
     if folder is None:
-        return count_errors(references, hypotheses, normalize)
-    digest = hashlib.sha256(f"{VERSION}\0{normalizer_version}".encode())
+        return count_errors(references, hypotheses, normalize, language)
+    digest = hashlib.sha256(f"{VERSION}\0{normalizer_version}\0{language}".encode())
     for text in (*references, *hypotheses):
         digest.update(b"\0" + text.encode("utf-8", "surrogatepass"))
     path = folder / f"{digest.hexdigest()[:32]}.npz"
     if path.is_file():
         with suppress(OSError, KeyError, ValueError, BadZipFile):  # count again if the file is damaged
             return Counts.from_file(path)
-    counts = count_errors(references, hypotheses, normalize)
+    counts = count_errors(references, hypotheses, normalize, language)
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_bytes(counts.to_bytes())

@@ -96,10 +96,13 @@ class Cost(Spec):
     evaluation_joules: float | None = None
     train_flops: float | None = Field(None, description="model FLOPs of training, computed by harness.model_size.flops")
     matmul_rate: float | None = Field(
-        None, description="FLOP/s of large matrix products on this machine in the trial's precision, measured once"
+        None,
+        description="highest FLOP/s of large matrix products measured so far on this machine, in the trial's precision",
     )
     matmul_share: float | None = Field(
-        None, description="training FLOP/s, first steps included, as a share of that rate on all processes of the trial"
+        None,
+        description="training FLOP/s, first steps included, as a share of that rate on all processes of the trial; "
+        "null if it would be above 1, because other work slowed the measurement down",
     )
     cached_encoder_layers: int = Field(
         0, description="frozen encoder layers whose output came from the encoder-state cache; not in train_flops"

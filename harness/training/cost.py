@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.hardware.clock import Clock
-from harness.hardware.matmul_rate import cached_matmul_rate
+from harness.hardware.matmul_rate import best_matmul_rate, matmul_share
 from harness.hardware.memory import PeakMemory
 from harness.hardware.processes import world_size
 from harness.model_size.flops import training_flops
@@ -52,8 +52,8 @@ def compute_cost(context: TrainerContext, config: TrialConfig, measured: Measure
     train = context.speech.report["splits"]["train"]
     dims = dimensions_of(context.base.model.config)
     flops = training_flops(dims, config, progress.examples, progress.label_tokens, measured.cached_layers)
-    matmuls = cached_matmul_rate(context.base.device, config.precision, context.cache)
-    ceiling = (matmuls or 0.0) * progress.seconds * world_size()
+    achieved = flops / progress.seconds / world_size() if progress.seconds else 0.0
+    matmuls = best_matmul_rate(context.base.device, config.precision, context.cache, achieved)
     return Cost(
         steps=progress.step,
         examples=progress.examples,
@@ -78,7 +78,7 @@ def compute_cost(context: TrainerContext, config: TrialConfig, measured: Measure
         evaluation_joules=measured.evaluation.joules,
         train_flops=flops,
         matmul_rate=matmuls,
-        matmul_share=flops / ceiling if ceiling else None,
+        matmul_share=matmul_share(achieved, matmuls),
         optimizer_8bit_share=measured.eight_bit_share,
         processes=measured.processes,
         prefix_seconds=measured.cache_seconds,

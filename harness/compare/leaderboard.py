@@ -171,6 +171,7 @@ def _from_studies(
                 decoding=about.get("decoding"),
                 latency_seconds=about.get("latency_seconds"),
                 tuning=candidate.tuning,
+                failed_seeds=candidate.failed_seeds,
                 notes=candidate.notes,
             )
         )

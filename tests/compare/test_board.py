@@ -64,6 +64,29 @@ def test_replicates_take_the_place_of_the_tuned_run(study, compared):
     )
 
 
+def test_nothing_is_claimed_better_on_surviving_seeds(study, compared):
+    replicated(study)
+    study.run("replicates/1/14", "replicate", "trial 1", 0, seed=14, number=1, state="fail")
+    leaderboard = compared("--no-figures")
+    row = leaderboard.systems["trial 1"]
+    assert (row["seeds"], row["failed_seeds"]) == (3, 1)
+    assert "1 of 4 replicates failed" in row["notes"]
+    assert leaderboard.comparisons["trial 1", "tutorial"]["verdict"] == "no claim: seeds failed"
+    assert leaderboard.comparisons["tutorial", "trial 1"]["verdict"] == "no claim: seeds failed"
+    study.run("replicates/tutorial/14", "replicate", "tutorial", 0, seed=14, state="fail")
+    (study.folder / "replicates/1/14/result.json").unlink()
+    verdict = compared("--no-figures").comparisons["trial 1", "tutorial"]["verdict"]
+    assert verdict == "better", "the reference is no better for having lost a seed"
+
+
+def test_a_configuration_of_which_all_replicates_failed(study, compared):
+    for seed in (11, 12, 13):
+        study.run(f"replicates/1/{seed}", "replicate", "trial 1", 0, seed=seed, number=1, state="fail")
+    leaderboard = compared("--no-figures")
+    assert "3 of 3 replicates failed" in leaderboard.systems["trial 1"]["notes"]
+    assert leaderboard.comparisons["trial 1", "vanilla"]["verdict"] == "no claim: seeds failed"
+
+
 def test_the_paired_t_is_over_equal_seeds(study, compared):
     replicated(study)
     pair = compared("--no-figures").comparisons["trial 1", "tutorial"]

@@ -41,6 +41,7 @@ class System:
     decoding: dict[str, Any] | None = None
     latency_seconds: float | None = None
     tuning: tuple[float, int] | None = None  # seconds and trials of the search that it was chosen from
+    failed_seeds: int = 0  # replicates that diverged or failed, and are missing from `runs`
     notes: tuple[str, ...] = ()
 
     @property
@@ -100,6 +101,7 @@ class Candidate:
     record: Record
     runs: tuple[tuple[Path, Record], ...]
     tuning: tuple[float, int] | None = None
+    failed_seeds: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -112,7 +114,7 @@ def candidates(folder: StudyFolder, records: Records, top: int, split: str = "te
     The best trial's settings on parts of train come too, and on test its refit, which has seen validation.
 
     Where a configuration was run again with fresh seeds, those runs are scored, and the run that was tuned, or that
-    used the tuning seed, is left out.
+    used the tuning seed, is left out. Replicates that failed are counted, and named in the notes.
 
     Raises:
         UserError: if nothing was completed.
@@ -136,10 +138,15 @@ def candidates(folder: StudyFolder, records: Records, top: int, split: str = "te
     )
     chosen = trials[:top] + [item for item in trials[top:] if str(item[1].number) in again]
 
-    def candidate(name: str, runs: Records, **about: Any) -> Candidate:
+    failed = _failed_replicates(records)
+
+    def candidate(name: str, runs: Records, notes: tuple[str, ...], **about: Any) -> Candidate:
         path, record = runs[0]
         scored = sorted(again[configuration_name(path)] or runs, key=lambda item: item[1].seed)
-        return Candidate(folder, name, record, tuple(scored), **about)
+        if lost := failed[configuration_name(path)]:
+            total = len(lost) + len(again[configuration_name(path)])
+            notes = (f"{len(lost)} of {total} replicates failed ({', '.join(sorted(set(lost)))})", *notes)
+        return Candidate(folder, name, record, tuple(scored), failed_seeds=len(lost), notes=notes, **about)
 
     search = _tuning(records)
     return [
@@ -150,7 +157,7 @@ def candidates(folder: StudyFolder, records: Records, top: int, split: str = "te
         ),
         *(candidate(r.name, [(path, r)], notes=r.notes, tuning=search) for path, r in chosen),
         *(
-            Candidate(folder, runs[0][1].name, runs[0][1], tuple(runs), search, runs[0][1].notes)
+            Candidate(folder, runs[0][1].name, runs[0][1], tuple(runs), search, notes=runs[0][1].notes)
             for runs in other.values()
             if trials and runs[0][1].number == trials[0][1].number and _may_stand(runs[0][1], split)
         ),
@@ -160,6 +167,15 @@ def candidates(folder: StudyFolder, records: Records, top: int, split: str = "te
 def _may_stand(record: Record, split: str) -> bool:
     """Whether a run on other speech than train has a place: a refit on test alone, parts where rates are compared."""
     return split == "test" or (split == "validation" and not record.portion.with_validation)
+
+
+def _failed_replicates(records: Records) -> dict[str, list[str]]:
+    """Return the reasons of the replicates that did not complete, by the name of their configuration."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for path, record in records:
+        if record.kind == "replicate" and record.state != "complete" and record.portion.whole:
+            reasons[path.parent.name].append((record.reason or "failed").splitlines()[0])
+    return reasons
 
 
 def _tuning(records: Records) -> tuple[float, int]:

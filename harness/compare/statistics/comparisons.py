@@ -20,6 +20,7 @@ Verdict = Literal[
     "worse on this test set only",
     "no difference shown",
     "no inference",
+    "no claim: seeds failed",
 ]
 
 
@@ -120,7 +121,7 @@ class PairwiseTests:
         if (b.name, a.name) in self._held:
             seen = reversed_comparison(self._held[b.name, a.name])
             over_seeds = statistics.paired_t(seed_differences(a, b, self.metric))
-            said = verdict(found, p_holm, over_seeds)
+            said = verdict(found, p_holm, over_seeds, a.failed_seeds, b.failed_seeds)
             return seen.model_copy(update={"p_holm": p_holm, "family": family, "verdict": said})
         self._held[a.name, b.name] = self._worked_out(a, b, found, p_holm, family)
         return self._held[a.name, b.name]
@@ -153,7 +154,7 @@ class PairwiseTests:
             mapsswe_sd=pair.sd if pair else None,
             mapsswe_z=pair.z if pair else None,
             mapsswe_p=pair.p if pair else None,
-            verdict=verdict(found, p_holm, over_seeds),
+            verdict=verdict(found, p_holm, over_seeds, a.failed_seeds, b.failed_seeds),
         )
 
 
@@ -177,18 +178,30 @@ def matched_pairs(a: System, b: System, metric: Metric) -> Mapsswe | None:
     return statistics.mapsswe(differences)
 
 
-def verdict(test_set: Interval, p_holm: float | None, seeds: Interval | None) -> Verdict:
+def verdict(
+    test_set: Interval, p_holm: float | None, seeds: Interval | None, failed: int = 0, reference_failed: int = 0
+) -> Verdict:
     """What may be said of the system.
 
     A difference must survive Holm's adjustment, and its interval exclude 0. Where the paired seeds exclude 0 too and
     agree in direction it is a claim about the methods; without enough seeds, about this test set only; and where
-    there are seeds that do not exclude 0, none at all.
+    there are seeds that do not exclude 0, none at all. A system of which seeds failed is not claimed to be better: its
+    rate is the mean of those that survived.
+
+    Args:
+        test_set: Difference on the test set, below 0 where the system is better.
+        p_holm: Its p after Holm's adjustment; None if it was not tested.
+        seeds: Mean difference over paired seeds; None with too few.
+        failed: Seeds of the system that failed.
+        reference_failed: Seeds of the reference that failed.
     """
     if test_set.low is None or p_holm is None:
         return "no inference"
     if p_holm >= ALPHA or not test_set.excludes_zero:
         return "no difference shown"
     better = test_set.estimate < 0
+    if failed if better else reference_failed:
+        return "no claim: seeds failed"
     if seeds is None or seeds.low is None:
         return "better on this test set only" if better else "worse on this test set only"
     if seeds.excludes_zero and np.sign(seeds.estimate) == np.sign(test_set.estimate):

@@ -85,7 +85,12 @@ COLUMNS = [
     Column("rank", "#", lambda r: str(r.rank), "place by the ranking metric"),
     Column("system", "system", lambda r: r.system, "its name", left=True),
     Column("kind", "kind", lambda r: kind(r.kind), "zero-shot, recipe, tuned, external", left=True),
-    Column("seeds", "seeds", lambda r: str(r.seeds), "runs that the row averages"),
+    Column(
+        "seeds",
+        "seeds",
+        lambda r: str(r.seeds) + (f" ({r.failed_seeds} failed)" if r.failed_seeds else ""),
+        "runs that the row averages",
+    ),
     Column("wer", "WER %", lambda r: rate_with_interval(r, "wer"), "normalised WER, ± half its 95 % interval"),
     Column("seed_sd", "seed SD", lambda r: percent(r.seed_sd, 2), "standard deviation over seeds, in points"),
     Column("wer_raw", "raw %", lambda r: rate_with_interval(r, "wer_raw"), "WER of the texts as they are"),

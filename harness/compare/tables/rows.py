@@ -35,6 +35,7 @@ class Row(Spec):
     ci_low: float | None
     ci_high: float | None
     seeds: int
+    failed_seeds: int
     seed_sd: float | None
     wer_raw: float | None
     cer: float | None
@@ -145,6 +146,7 @@ def leaderboard_rows(
                     "ci_low": own.low,
                     "ci_high": own.high,
                     "seeds": len(system.runs),
+                    "failed_seeds": system.failed_seeds,
                     "seed_sd": statistics.stdev(seeds) if len(seeds) > 1 else None,
                     "wer_unmarked": unmarked.get(system.name),
                     "reference": reference,

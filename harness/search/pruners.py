@@ -5,7 +5,8 @@ studies with several objectives, in which Optuna cannot prune.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -13,38 +14,65 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.search.constraints import measured_value
+from harness.search.slots import trial_slots
 from harness.spec.limits import Objective
 from harness.spec.result import Record, Rung
 from harness.spec.space import Pruner
 
 
-class WithoutRetries:
-    """A study without the attempts that failed, whose values would compete beside those of their retries."""
+class SelectedTrials:
+    """A study that shows only some of its trials."""
 
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
+    def __init__(self, study: optuna.Study, select: Callable[[list[FrozenTrial]], list[FrozenTrial]]) -> None:
+        self._study, self._select = study, select
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
 
-    def get_trials(self, *arguments: Any, **named: Any) -> list[FrozenTrial]:
-        """All trials but the failed ones."""
-        return [t for t in self._study.get_trials(*arguments, **named) if t.state != TrialState.FAIL]
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """Return the selected trials that are in one of the states."""
+        trials = self._select(self._study.get_trials(deepcopy=deepcopy))
+        return [trial for trial in trials if states is None or trial.state in states]
+
+
+def without_failed(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials without failed attempts, whose values would compete with those of their retries."""
+    return [trial for trial in trials if trial.state != TrialState.FAIL]
 
 
 class SuccessiveHalving(optuna.pruners.SuccessiveHalvingPruner):
-    """ASHA among the trials that stand: a kill must not change who is promoted."""
+    """ASHA without failed attempts, so that a kill does not change which trials continue."""
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial at the rung that it has just reported."""
-        return super().prune(cast(optuna.Study, WithoutRetries(study)), trial)
+        return super().prune(cast(optuna.Study, SelectedTrials(study, without_failed)), trial)
 
 
 class Hyperband(optuna.pruners.HyperbandPruner):
-    """Hyperband, likewise."""
+    """Hyperband without failed attempts, in which a retry is in the bracket of the trial before it.
+
+    Optuna chooses the bracket by the trial's number, which a retry does not share, and computes the number of brackets
+    with a floating-point logarithm, which loses one for 6 rungs of factor 3.
+    """
+
+    def __init__(self, rungs: int, factor: int) -> None:
+        super().__init__(min_resource=1, max_resource=factor ** (rungs - 1), reduction_factor=factor)
+        self._n_brackets = rungs
+        self._try_initialization(cast(optuna.Study, None))  # it reads the study only if max_resource is unknown
+
+    def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        return self._bracket(study.study_name, trial_slots(study.get_trials(deepcopy=False))[trial.number])
+
+    def _bracket(self, study_name: str, slot: int) -> int:
+        study, trial = SimpleNamespace(study_name=study_name), SimpleNamespace(number=slot)
+        return super()._get_bracket_id(cast(optuna.Study, study), cast(FrozenTrial, trial))
 
     def _create_bracket_study(self, study: optuna.Study, bracket_id: int) -> optuna.Study:
-        return cast(optuna.Study, WithoutRetries(super()._create_bracket_study(study, bracket_id)))
+        def in_bracket(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+            slots = trial_slots(trials)
+            return [t for t in without_failed(trials) if self._bracket(study.study_name, slots[t.number]) == bracket_id]
+
+        return cast(optuna.Study, SelectedTrials(study, in_bracket))
 
 
 def make_pruner(pruner: Pruner, rungs: int) -> optuna.pruners.BasePruner:
@@ -53,7 +81,7 @@ def make_pruner(pruner: Pruner, rungs: int) -> optuna.pruners.BasePruner:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if pruner.name == "hyperband":
-            return Hyperband(min_resource=1, max_resource=factor ** max(1, rungs - 1), reduction_factor=factor)
+            return Hyperband(rungs, factor)
         median = optuna.pruners.MedianPruner(n_startup_trials=pruner.n_startup_trials)
         if pruner.name == "median":
             return median

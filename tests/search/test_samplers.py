@@ -148,3 +148,41 @@ def test_an_attempt_that_failed_does_not_compete_with_its_retry(name):
     second = study.ask()
     second.report(0.2, rung_step(Pruner(name=name, reduction_factor=2), 0))
     assert not second.should_prune(), "the best of those that stand"
+
+
+@pytest.mark.parametrize("rungs, factor", [(1, 2), (2, 2), (5, 2), (6, 3), (4, 10), (7, 10)])
+def test_hyperband_has_a_bracket_for_each_rung(rungs, factor):
+    """Optuna rounds a floating logarithm down: log(3 ** 5, 3) is 4.999..., and the bracket without pruning was lost."""
+    pruner = make_pruner(Pruner(name="hyperband", reduction_factor=factor), rungs)
+    study = optuna.create_study(study_name="s", pruner=pruner)
+    trial = study.ask()
+    trial.report(0.5, 1)
+    trial.should_prune()
+    assert len(pruner._pruners) == rungs
+    if rungs < 6 and factor < 10:
+        brackets = [pruner._get_bracket_id(study, study.ask()._cached_frozen_trial) for _ in range(100)]
+        assert set(brackets) == set(range(rungs)), "each bracket has trials"
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("rung", [0, 1, 2])
+def test_successive_halving_acts_at_each_rung_and_keeps_one_in_the_factor(factor, rung):
+    """Trials that are equal until a rung and differ there: all pass the rungs before, the best of each `factor` this."""
+    pruner = Pruner(name="successive_halving", reduction_factor=factor)
+    study = optuna.create_study(pruner=make_pruner(pruner, 4))
+    passed = []
+    for number in range(3 * factor):
+        trial = study.ask()
+        for index in range(rung):
+            trial.report(0.5, rung_step(pruner, index))
+            assert not trial.should_prune(), "equal to the best"
+        trial.report(0.1 + number / 100, rung_step(pruner, rung))
+        passed.append(not trial.should_prune())
+        study.tell(trial, 0.5, state=optuna.trial.TrialState.COMPLETE)
+    assert passed == [number == 0 for number in range(3 * factor)]
+    trial = study.ask()
+    for index in range(rung):
+        trial.report(0.5, rung_step(pruner, index))
+        trial.should_prune()
+    trial.report(0.115, rung_step(pruner, rung))
+    assert not trial.should_prune(), f"second of {3 * factor + 1}, of which three pass"

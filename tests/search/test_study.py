@@ -1,5 +1,7 @@
 """Optuna's side: slots, retries, interrupted trials, and draws that do not repeat."""
 
+import math
+
 import optuna
 import pytest
 from examples import record, rung
@@ -58,6 +60,34 @@ def test_a_trial_that_went_on_after_a_kill_competes_at_each_rung_with_what_it_ha
     assert study.may_continue(retry, rungs[1], None)
     rival, _ = study.ask()
     assert study.may_continue(rival, rung(0, 0.7), None)
+
+
+def ended(folder, space, kills):
+    """Settings and last rung of each slot in a search of 24 trials; the slots in `kills` are killed after a rung."""
+    study, seen = Study(StudyFolder(folder), "s", space, seed=1), {}
+    while study.used() < 24:
+        trial, config = study.ask()
+        killed, rungs = len(seen) in kills and "retry_of" not in trial.user_attrs, []
+        for index in range(3):
+            value = abs(math.log10(config.learning_rate / 1e-3)) + trial.params["r"] / 100 - 0.1 * index
+            rungs.append(rung(index, value))
+            if (index < 2 and not study.may_continue(trial, rungs[-1], None)) or killed:
+                break
+        state = "fail" if killed else "complete" if len(rungs) == 3 else "pruned"
+        done = record(trial.number, state=state, config=config, rungs=tuple(rungs), reason="killed" if killed else None)
+        study.tell(trial, done, retry="interrupted" if killed else None)
+        if not killed:
+            seen[len(seen)] = (config.settings(), len(rungs))
+    return seen
+
+
+@pytest.mark.parametrize("pruner", ["successive_halving", "hyperband", "median"])
+def test_kills_change_neither_what_is_proposed_nor_what_is_pruned(tmp_path, space, pruner):
+    changed = {"pruner": {"name": pruner, "n_startup_trials": 2}, "budget": {"examples": 64, "rungs": [0.25, 0.5, 1.0]}}
+    space = SearchSpace.parse({**space.model_dump(mode="json"), **changed}, "space")
+    undisturbed = ended(tmp_path / "a", space, ())
+    assert {last for _, last in undisturbed.values()} >= {1, 3}
+    assert ended(tmp_path / "b", space, (1, 4, 5, 9)) == undisturbed
 
 
 def test_telling_twice_changes_nothing(study):

@@ -22,10 +22,10 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from transformers import WhisperFeatureExtractor, WhisperTokenizer
+from transformers import GenerationConfig, WhisperFeatureExtractor, WhisperTokenizer
 
 from harness.catalog import model_location
-from harness.data.batches import label_ids
+from harness.data.labels import label_ids
 from harness.data.store.prepare import Speech, prepare
 from harness.spec.task import Task
 
@@ -45,9 +45,12 @@ def make_clips(folder: Path, count: int, seconds: float) -> None:
 
 def ours(task: Task, extractor: WhisperFeatureExtractor, tokenizer: WhisperTokenizer, cache: Path) -> Speech:
     """The harness's preparation."""
-    return prepare(
-        task, extractor, lambda text, language: len(label_ids(tokenizer, text, language, "transcribe")), 448, cache
-    )
+    generation = GenerationConfig.from_pretrained(model_location("demo"))
+
+    def label_length(text: str, language: str) -> int:
+        return len(label_ids(tokenizer, generation, text, language, "transcribe"))
+
+    return prepare(task, extractor, label_length, 448, cache)
 
 
 def tutorial(

@@ -76,6 +76,7 @@ SETTINGS = [
     ("peft_int8_large_v2", "warmup_steps", 50, PEFT, 418),
     ("peft_int8_large_v2", "epochs", 1, PEFT, 419),
     ("peft_int8_large_v2", "precision", "fp16", PEFT, 421),
+    ("peft_int8_large_v2", "leading_space", False, PEFT, 245),
     ("peft_int8_large_v2_100", "steps", 100, PEFT, 425),
     ("swedish_blog_4000", "evaluate_every_steps", 500, BLOG, 30),
     ("swedish_blog_4000", "steps", 4000, BLOG, 32),

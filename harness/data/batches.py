@@ -11,7 +11,6 @@ from typing import TypeVar, cast
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import WhisperTokenizer
 
 IGNORED = -100
 WINDOW = 50  # batches that length_order sorts together
@@ -66,16 +65,6 @@ class Step:
     micro_batches: Sequence[Batch]
     examples: int
     label_tokens: int
-
-
-def label_ids(tokenizer: WhisperTokenizer, text: str, language: str, task: str) -> list[int]:
-    """Return the ids of <|startoftranscript|><|language|><|task|><|notimestamps|> text <|endoftext|>.
-
-    The text starts with a space, as in Whisper's own training.
-    """
-    tokenizer.set_prefix_tokens(language=language, task=task, predict_timestamps=False)
-    ids: list[int] = tokenizer(f" {text.strip()}").input_ids
-    return ids
 
 
 def make_batch(inputs: Tensor, labels: Sequence[list[int]], pad: int, depth: int | None = None) -> Batch:

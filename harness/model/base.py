@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperProcessor
 
 from harness.catalog import model_location
+from harness.data.labels import repair_merges
 from harness.errors import UserError, nearest
 from harness.model_size.parameters import OFFICIAL
 from harness.spec.trial import BaseWeights
@@ -73,7 +74,7 @@ def load_base(name: str, device: torch.device, weights: BaseWeights = "full", sd
             attn_implementation="sdpa" if sdpa else "eager",
             **_quantization_arguments(weights, device),
         )
-        processor = WhisperProcessor.from_pretrained(location)
+        processor = load_processor(location)
     except Exception as error:  # transformers, safetensors and the hub raise different types
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         kind = "folder" if Path(location).is_dir() else "model"
@@ -95,6 +96,13 @@ def load_base(name: str, device: torch.device, weights: BaseWeights = "full", sd
     base = Base(name, model, processor, device, weights, original_weights)
     base.restore()
     return base
+
+
+def load_processor(location: str) -> WhisperProcessor:
+    """Load feature extractor and tokenizer from a folder or the hub."""
+    processor: WhisperProcessor = WhisperProcessor.from_pretrained(location)
+    repair_merges(processor.tokenizer)
+    return processor
 
 
 def _quantization_arguments(weights: BaseWeights, device: torch.device) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from transformers import WhisperForConditionalGeneration
 
 from harness.data.batches import chunks
+from harness.data.labels import prompt_ids
 from harness.errors import UserError
 from harness.evaluation.decoding import Decoder
 from harness.model.methods import detach, load_trained
@@ -119,11 +120,8 @@ def _decode_greedily(
 
 def prompt(context: TrainerContext, row: int) -> list[int]:
     """Return the tokens <|startoftranscript|><|language|><|task|><|notimestamps|> for one utterance."""
-    tokenizer = context.base.processor.tokenizer
-    language = context.speech.utterances[row].language
-    tokenizer.set_prefix_tokens(language=language, task=context.decoding.task, predict_timestamps=False)
-    ids: list[int] = list(tokenizer.prefix_tokens)
-    return ids
+    generation: Any = context.base.model.generation_config
+    return prompt_ids(generation, context.speech.utterances[row].language, context.decoding.task)
 
 
 def decode_with_ctranslate2(context: TrainerContext, folder: Path, rows: Sequence[int]) -> Texts:

@@ -135,7 +135,7 @@ class Task(Spec):
     sources: tuple[Source, ...]
     language: str | None = Field(None, description="Whisper's code, such as sv; unset: the language column")
     proxy_language: str | None = Field(
-        None, description="language of Whisper whose token is used for a language that Whisper does not know"
+        None, description="language whose token is used for a language that the model has no token for"
     )
     task: Literal["transcribe", "translate"] = "transcribe"
     columns: Columns = Columns()

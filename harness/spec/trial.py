@@ -92,6 +92,10 @@ class TrialConfig(Spec):
         0.0, ge=0, lt=1, description="label smoothing: share of the target spread over all tokens"
     )
 
+    leading_space: bool = Field(
+        True, description="start labels with a space where Whisper writes one; false: never, as the tutorials do"
+    )
+
     per_device_train_batch_size: int = Field(16, ge=1, description="examples in one forward pass")
     gradient_accumulation_steps: int = Field(1, ge=1, description="forward passes in one optimizer step")
     group_by_length: bool = Field(

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
-from harness.data.batches import label_ids
+from harness.data.labels import label_ids
 from harness.data.store.prepare import Speech
 from harness.evaluation.decoding import DecodingSettings
 from harness.evaluation.metrics import score, word_errors
@@ -85,7 +85,7 @@ def make_context(
         encoder_cache: Folder of the encoder-state cache; None switches it off.
         techniques: Which optional speed-ups are on.
     """
-    labels = [label_ids(base.processor.tokenizer, u.text, u.language, task.task) for u in speech.utterances]
+    labels = make_labels(base, speech, task)
     longest = max(len(labels[row]) for row in speech.rows("train"))
     limit = min(2 * longest, base.model.config.max_target_positions - PROMPT_TOKENS)
     decoding = DecodingSettings(
@@ -98,6 +98,12 @@ def make_context(
     folder = encoder_cache if "encoder_cache" in techniques else None
     cache = EncoderStateCache(speech, folder, use_gpu_memory="resident" in techniques)
     return TrainerContext(base, speech, task, labels, decoding, cache, techniques)
+
+
+def make_labels(base: Base, speech: Speech, task: Task, leading_space: bool = True) -> list[list[int]]:
+    """Return the label tokens of each utterance; see `label_ids`."""
+    tokenizer, generation = base.processor.tokenizer, base.model.generation_config
+    return [label_ids(tokenizer, generation, u.text, u.language, task.task, leading_space) for u in speech.utterances]
 
 
 def decoding_batch_size(dims: Dimensions, tokens: int, device: torch.device) -> int:

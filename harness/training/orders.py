@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import WhisperConfig, WhisperProcessor
+from transformers import GenerationConfig, WhisperConfig, WhisperProcessor
 from transformers.utils import logging as transformers_logging
 
 from harness.catalog import model_location
 from harness.data.audio import SAMPLE_RATE
-from harness.data.batches import label_ids
+from harness.data.labels import label_ids, model_languages, suppressed_first
 from harness.data.store.prepare import Speech, prepare
 from harness.errors import DISK_FULL, UserError, is_disk_full
 from harness.evaluation.decoding import Decoder, sort_by_length
@@ -27,7 +27,7 @@ from harness.evaluation.long_form import recordings, transcribe_long, window_sec
 from harness.hardware.clock import Clock
 from harness.hardware.environment import describe_environment
 from harness.hardware.processes import rank, redirect_output, world_size
-from harness.model.base import Base, load_base
+from harness.model.base import Base, load_base, load_processor
 from harness.model.methods import detach, load_trained
 from harness.model.trial_settings import apply_trial_settings
 from harness.records.study_folder import write_transcripts
@@ -75,7 +75,8 @@ def open_context(
     if rank() > 0:
         torch.distributed.barrier()  # rank 0 prepares the data, the others then open it
     start = time.monotonic()
-    speech = prepare_speech(order, base.processor, base.model.config.max_target_positions, progress)
+    limit, generation = base.model.config.max_target_positions, base.model.generation_config
+    speech = prepare_speech(order, base.processor, generation, limit, progress)
     if rank() == 0 and world_size() > 1:
         torch.distributed.barrier()
     context = make_context(base, speech, order.task, Path(order.cache_dir) / "prefixes", order.techniques)
@@ -90,22 +91,28 @@ def prepare_only(order: Open, progress: Callable[[str], None]) -> Speech:
     """
     location = model_location(order.model)
     try:
-        processor = WhisperProcessor.from_pretrained(location)
+        processor = load_processor(location)
+        generation = GenerationConfig.from_pretrained(location)
         limit = WhisperConfig.from_pretrained(location).max_target_positions
     except Exception as error:  # the hub and transformers raise different types
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"cannot load the processor of {order.model!r}: {lines[0]}") from None
-    return prepare_speech(order, processor, limit, progress)
+    return prepare_speech(order, processor, generation, limit, progress)
 
 
 def prepare_speech(
-    order: Open, processor: WhisperProcessor, max_label_tokens: int, progress: Callable[[str], None]
+    order: Open,
+    processor: WhisperProcessor,
+    generation: GenerationConfig,
+    max_label_tokens: int,
+    progress: Callable[[str], None],
 ) -> Speech:
     """Prepare the task's features and data report.
 
     Args:
         order: The task and the cache folder.
         processor: Feature extractor and tokenizer.
+        generation: The model's generation configuration, for its languages and suppressed tokens.
         max_label_tokens: Utterances with longer labels are excluded.
         progress: Called with messages about the progress.
 
@@ -116,11 +123,12 @@ def prepare_speech(
 
     def label_length(text: str, language: str) -> int:
         try:
-            return len(label_ids(tokenizer, text, language, order.task.task))
-        except ValueError as error:
+            return len(label_ids(tokenizer, generation, text, language, order.task.task))
+        except UserError as error:
             raise UserError(f"task {order.task.name}: {error}") from None
 
-    vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()
+    suppressed = sorted(suppressed_first(generation))
+    vocabulary = json.dumps([tokenizer.get_vocab(), suppressed], sort_keys=True).encode()
     return prepare(
         order.task,
         processor.feature_extractor,
@@ -129,6 +137,7 @@ def prepare_speech(
         Path(order.cache_dir),
         vocabulary=hashlib.sha256(vocabulary).hexdigest()[:16],
         progress=progress,
+        languages=model_languages(generation),
     )
 
 

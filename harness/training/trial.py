@@ -10,7 +10,7 @@ from harness.model.batched_lora import make_view
 from harness.records.study_folder import write_transcripts
 from harness.spec.messages import Finished, Train
 from harness.spec.result import OUT_OF_MEMORY, TrialResult
-from harness.training.context import TrainerContext
+from harness.training.context import TrainerContext, make_labels
 from harness.training.trial_protocol import Trial
 from harness.training.trial_run import TrialRun
 
@@ -31,6 +31,8 @@ def run_trial(context: TrainerContext, order: Train) -> Trial[Finished]:
     """
     attempt, config, reported = Path(order.attempt), order.config, 0
     context = replace(context, speech=replace(context.speech, portion=order.portion))
+    if not config.leading_space:
+        context = replace(context, labels=make_labels(context.base, context.speech, context.task, leading_space=False))
     while True:
         own_context = replace(context, base=make_view(context.base)) if order.packed else context
         run = TrialRun(own_context, order, config, reported)

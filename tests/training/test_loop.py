@@ -7,7 +7,8 @@ import pytest
 import torch
 from examples import batch_of
 
-from harness.data.batches import IGNORED, Batch, Step, chunks, example_order, label_ids
+from harness.data.batches import IGNORED, Batch, Step, chunks, example_order
+from harness.data.labels import label_ids
 from harness.model.methods import attach, detach
 from harness.model.optimizers import make_optimizer
 from harness.spec.budget import Budget
@@ -83,7 +84,8 @@ def test_a_loss_that_is_not_finite_ends_training_at_its_step(context, lora):
 
 def test_the_decoder_starts_with_one_start_token_and_predicts_the_next(context):
     tokenizer = context.base.processor.tokenizer
-    labels = [label_ids(tokenizer, "hello there", "en", "transcribe"), label_ids(tokenizer, "a", "en", "transcribe")]
+    generation = context.base.model.generation_config
+    labels = [label_ids(tokenizer, generation, text, "en", "transcribe") for text in ("hello there", "a")]
     names = tokenizer.convert_ids_to_tokens(labels[0])
     assert names[:4] == ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
     assert names[-1] == "<|endoftext|>" and names.count("<|startoftranscript|>") == 1

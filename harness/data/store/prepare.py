@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 from transformers import WhisperFeatureExtractor
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from harness.data.audio import RESAMPLER, SAMPLE_RATE, Samples, audio_digest, decode
+from harness.data.languages import with_own_languages
 from harness.data.sources import Listing, read_sources
 from harness.data.splits import assign_splits, repeat_by_weight
 from harness.data.store.build import (
@@ -115,6 +117,7 @@ def prepare(
 
     Args:
         task: The sources, and which clips to exclude.
+    languages: Collection[str] = LANGUAGES.keys(),
         extractor: The model's feature extractor; its settings determine the features.
         label_length: Returns the number of label tokens of (text, language).
         max_label_tokens: Clips with longer labels are excluded.
@@ -128,12 +131,14 @@ def prepare(
     cache.mkdir(parents=True, exist_ok=True)
     listing, notes, cuts = list_clips(task, cache)
     window = min(task.max_seconds, extractor.n_samples / SAMPLE_RATE)
+        languages: The languages that the model has a token for.
     limits = {"min_seconds": task.min_seconds, "max_seconds": window, "max_label_tokens": max_label_tokens}
     short = Listing([u for u in listing.utterances if u.split != LONG], listing.folders)
     stamps = [file_stamp(short.path(u)) for u in short.utterances]
     times = tuple(time for _, time in stamps)
     preparation = Preparation(task, short, extractor, label_length, limits, times)
     sizes = [size for size, _ in stamps] + [file_stamp(listing.path(u))[0] for u in _long(listing.utterances)]
+    listing = Listing(with_own_languages(task, listing.utterances, languages), listing.folders)
     identity = [VERSION, RESAMPLER, limits, extractor.to_dict(), vocabulary, task.name, notes]
     identity += [
         [u.model_dump(exclude_defaults=True) for u in listing.utterances],

@@ -49,7 +49,7 @@ def make_report(
     leaks = find_leaks(kept, digests)
     proxies = sorted({(u.spoken, u.language) for u in kept if u.spoken})
     proxy_notes = [
-        f"Whisper does not know {spoken}: its labels and prompts use the token of {token} (proxy_language)"
+        f"the model has no token for {spoken}: its labels and prompts use the token of {token} (proxy_language)"
         for spoken, token in proxies
     ]
     return {

@@ -4,6 +4,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -39,7 +40,9 @@ def compare(options: Namespace) -> int:
     published = published_figures(leaderboard, options.published)
     write_tables(leaderboard, options.columns, published)
     tables.write_rows(leaderboard.folder, "examples", examples(leaderboard, options.examples), Example)
-    if not options.no_figures:
+    if options.no_figures:
+        remove_pictures(leaderboard.folder)
+    else:
         with console.status("drawing"):
             write_pictures(leaderboard, published)
     mirror(leaderboard)
@@ -116,7 +119,7 @@ def write_pictures(leaderboard: Leaderboard, published: Sequence[Figure]) -> Non
         manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
         points += curves.learning_curves(name, held)
         space = manifest["identity"]["space"]
-        budget += curves.budget_curve(name, curves.random_values(held, space["sampler"]))
+        budget += curves.budget_curve(name, *curves.random_draws(held, space["sampler"]))
         importances += curves.importances(name, held, space["sampled"])
     tables.write_rows(leaderboard.folder, "budget", budget, curves.BudgetPoint)
     tables.write_rows(leaderboard.folder, "importances", importances, curves.Importance)
@@ -124,6 +127,13 @@ def write_pictures(leaderboard: Leaderboard, published: Sequence[Figure]) -> Non
     write_text(
         leaderboard.folder / "report.html", report.report_page(leaderboard, pictures, published, lead(leaderboard))
     )
+
+
+def remove_pictures(folder: Path) -> None:
+    """Remove the report and the figures of an earlier comparison, which the new tables no longer match."""
+    for pattern in ("report.html", "budget.*", "importances.*", "figures/*.*"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def lead(leaderboard: Leaderboard) -> str:

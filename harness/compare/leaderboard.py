@@ -94,8 +94,6 @@ def make_leaderboard(options: Namespace, say: Progress) -> Leaderboard:
     title = " + ".join(options.study) if options.study else options.reference.stem
     home = "+".join(options.study) if options.study else f"{options.reference.stem}-transcripts"
     target = options.output or options.results / home / "comparison"
-    if options.split == LONG and not options.output:
-        target /= f"long_{options.long_form}"  # a table of their own
     with ExitStack() as stack:
         decoders = [
             stack.enter_context(TestDecoder(folder, options.task, options.cache_dir or CACHE_DIR)) for folder in folders
@@ -225,7 +223,10 @@ def _judged(
     scoring: Scoring,
     systems: list[System],
 ) -> Leaderboard:
-    metric: Metric = options.metric or ("cer" if scoring.language in UNSPACED else "wer")
+    default: Metric = "cer" if scoring.language in UNSPACED else "wer"
+    metric: Metric = options.metric or default
+    if not options.output:
+        target /= subfolder(options.split, options.long_form, metric, default)
     if not systems[0].length(metric).sum():
         raise UserError(f"{test.source}: no word is left of the references to score against; see --normalizer")
     parts = [system for system in systems if system.is_part]
@@ -270,6 +271,16 @@ def _judged(
         best=best.name if best else lowest.name,
         data_curve=tuple(data_curve(systems, parts, judge)),
     )
+
+
+def subfolder(split: str, long_form: str, metric: Metric, default: Metric) -> str:
+    """Return where a leaderboard goes below comparison/, so that no split or metric overwrites another.
+
+    Test by the language's default metric is in comparison/ itself; others are in folders such as validation, cer,
+    validation_cer and long_sequential.
+    """
+    name = {"test": "", LONG: f"long_{long_form}"}.get(split, split)
+    return "_".join(part for part in (name, "" if metric == default else metric) if part)
 
 
 def _references(against: list[str], systems: list[System], best: System | None) -> list[System]:

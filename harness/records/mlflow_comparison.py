@@ -33,7 +33,9 @@ def log_comparison(folder: StudyFolder, comparison: Path, metrics: dict[str, flo
         forbidden = re.compile(r"[^\w\-. :/]", re.ASCII)
         metric_values = [Metric(forbidden.sub("_", name), value, 0, 0) for name, value in metrics.items()]
         client.log_batch(run, metrics=metric_values)
-        files = (path for path in comparison.rglob("*") if path.is_file() and "counts" not in path.parts)
-        link_files(files, comparison, folder.path / "artifacts" / run / "artifacts" / "comparison")
+        files = [path for path in (*comparison.iterdir(), *comparison.glob("figures/*")) if path.is_file()]
+        target = folder.path / "artifacts" / run / "artifacts" / "comparison"
+        inside = comparison.is_relative_to(folder.comparison)  # else --output
+        link_files(files, comparison, target / comparison.relative_to(folder.comparison) if inside else target)
     except Exception as error:  # no MLflow error may cost a comparison
         print(f"MLflow could not log the comparison ({error}); its files are complete", file=sys.stderr)

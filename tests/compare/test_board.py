@@ -139,7 +139,25 @@ def test_validation_leaves_test_untouched(study, compared):
     assert set(leaderboard.systems) == {"vanilla", "tutorial", "trial 1"}
     assert not (study.folder / "test_access.jsonl").exists()
     assert not (study.folder / "test_readings.jsonl").exists()
-    assert "test was not read" in (leaderboard.folder / "leaderboard.md").read_text(encoding="utf-8")
+    assert "test was not read" in (leaderboard.folder / "validation" / "leaderboard.md").read_text(encoding="utf-8")
+
+
+def test_leaderboards_of_splits_and_metrics_do_not_overwrite_each_other(study, compared, run):
+    compared("--no-figures")
+    folder = study.folder / "comparison"
+    of_test = (folder / "leaderboard.json").read_bytes()
+    for options, name in [(["--split", "validation"], "validation"), (["--metric", "cer"], "cer"), (["--split", "validation", "--metric", "wer_raw"], "validation_wer_raw")]:  # fmt: skip
+        assert run("--study", "made", "--no-figures", *options)[0] == 0
+        assert (folder / name / "leaderboard.json").is_file()
+    assert (folder / "leaderboard.json").read_bytes() == of_test
+
+
+def test_without_figures_no_older_report_stays_beside_new_tables(study, run):
+    folder = study.folder / "comparison"
+    assert run("--study", "made")[0] == 0
+    assert (folder / "report.html").is_file() and list(folder.glob("figures/*.svg"))
+    assert run("--study", "made", "--no-figures")[0] == 0
+    assert not (folder / "report.html").exists() and not list(folder.glob("figures/*.svg"))
 
 
 def test_every_reading_of_test_is_logged(study, compared):

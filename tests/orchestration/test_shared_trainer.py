@@ -26,7 +26,7 @@ class Visitor:
 
     def __init__(self, gate, kind, given_up=lambda: False):
         self.inside, self.go = threading.Event(), threading.Event()
-        self.reversed_comparison = None
+        self.has_turn = None
         before = len(gate._queue)
         self.thread = threading.Thread(target=self._visit, args=(gate, kind, given_up), daemon=True)
         self.thread.start()
@@ -35,8 +35,8 @@ class Visitor:
         time.sleep(MOMENT)
 
     def _visit(self, gate, kind, given_up):
-        with gate.through(kind, given_up) as self.reversed_comparison:
-            if self.reversed_comparison:
+        with gate.through(kind, given_up) as self.has_turn:
+            if self.has_turn:
                 self.inside.set()
                 self.go.wait(60)
 
@@ -76,7 +76,7 @@ def test_who_gives_up_blocks_nobody():
     waiting, third = Visitor(gate, None, stopped.is_set), Visitor(gate, FP32)
     stopped.set()
     waiting.thread.join(10)
-    assert waiting.reversed_comparison is False and third.is_inside()
+    assert waiting.has_turn is False and third.is_inside()
     first.leave()
     third.leave()
 

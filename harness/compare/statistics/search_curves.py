@@ -1,11 +1,13 @@
 """What a study's trials tell of the search: learning curves, the budget curve, and which settings matter."""
 
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from harness.compare.scoring.systems import Records
 from harness.spec.base import Spec
+from harness.spec.result import Record
 
 FEW = 4  # trials below which importances and budget curves say nothing
 BAND = 0.8
@@ -28,13 +30,17 @@ class CurvePoint(Spec):
 
 
 class BudgetPoint(Spec):
-    """The expected best validation WER of n random trials, with an 80 % band of the average curve where it exists."""
+    """The expected best validation WER of n random trials, with an 80 % band of the average curve where it exists.
+
+    `unfinished` of the trials were pruned, infeasible or diverged, and are assumed to be worse than all others.
+    """
 
     study: str
     trials: int
     expected_best: float
     band_low: float | None
     band_high: float | None
+    unfinished: int
 
 
 class Importance(Spec):
@@ -67,40 +73,66 @@ def learning_curves(study: str, records: Records) -> list[CurvePoint]:
     ]
 
 
-def random_values(records: Records, sampler: dict[str, Any]) -> list[float]:
-    """Validation WER of the trials that were drawn at random: all of a random search, the start-up trials of TPE.
+def random_draws(records: Records, sampler: dict[str, Any]) -> tuple[list[float], int]:
+    """Return the results of the trials whose configurations were drawn at random, independently of each other.
 
-    Only these are i.i.d., as a budget curve needs them. A pruned trial counts with the WER at which it was stopped.
+    Warm starts, points of a grid and what a sampler's model proposed are no independent draws. An interrupted attempt
+    is none either; its retry is.
+
+    Args:
+        records: The records of a study.
+        sampler: The study's sampler. Records of version 0.2 do not say how a configuration was chosen: then all trials
+            of a random search and the first `n_startup_trials` of tpe, gp, cmaes and nsga2 count as random.
+
+    Returns:
+        The validation WER of the draws that were evaluated in full, and the number of draws without such a result:
+        pruned, infeasible or diverged.
     """
-    limit = None if sampler["name"] == "random" else sampler.get("n_startup_trials", 0)
-    return [
-        record.scores.wer
+    startup = {"random": sys.maxsize, "grid": 0}.get(sampler["name"], sampler.get("n_startup_trials", 0))
+    drawn = [
+        record
         for _, record in records
-        if record.kind == "trial" and record.scores and (limit is None or (record.number or 0) < limit)
+        if record.kind == "trial" and (record.proposed_by or _guess(record, startup)) == "random"
     ]
+    values = [record.scores.wer for record in drawn if record.state == "complete" and record.scores]
+    return values, sum(r.state == "pruned" or (r.reason or "").startswith("diverged") for r in drawn)
 
 
-def budget_curve(study: str, values: Sequence[float]) -> list[BudgetPoint]:
-    """E[best of n] for n = 1 .. N of N random trials, with opda's 80 % band; empty below four trials.
+def _guess(record: Record, startup: int) -> str:
+    return "random" if (record.number or 0) < startup else "sampler"
 
-    The estimate is the U-statistic sum_i C(i-1, n-1) / C(N, n) v_(i) over values sorted from worst to best. The band
-    (Lourie, Cho & He 2024) supposes that no WER lies above 100 % or the worst that was seen.
+
+def budget_curve(study: str, values: Sequence[float], unfinished: int = 0) -> list[BudgetPoint]:
+    """Return the expected best of n of N random draws, with opda's 80 % band; empty if fewer than 4 have a value.
+
+    The estimate is the U-statistic sum_i C(i-1, n-1) / C(N, n) v_(i) over values sorted from worst to best. Draws
+    without a value are assumed to be worse than all others; the curve then begins where their weights are zero
+    (n > `unfinished`), and has no band. The band (Lourie, Cho & He 2024) assumes that no WER lies above 100 % or the
+    worst that was seen.
+
+    Args:
+        study: Name of the study.
+        values: Validation WER of the draws that were evaluated in full.
+        unfinished: Number of draws that were pruned, infeasible or diverged.
     """
     if len(values) < FEW:
         return []
     from opda.nonparametric import EmpiricalDistribution
 
-    counts = list(range(1, len(values) + 1))
-    estimate = EmpiricalDistribution(values).u_tuning_curve(counts, minimize=True)
+    counts = list(range(unfinished + 1, unfinished + len(values) + 1))
+    ranked = [*values, *[max(values)] * unfinished]
+    estimate = EmpiricalDistribution(ranked).u_tuning_curve(counts, minimize=True)
     lows, highs = [None] * len(values), [None] * len(values)
-    if len(values) <= BAND_TRIALS:
+    if not unfinished and len(values) <= BAND_TRIALS:
         lower, _, upper = EmpiricalDistribution.confidence_bands(
             values, BAND, a=0.0, b=max(1.0, *values), method="ld_equal_tailed"
         )
         # The upper band of the distribution puts more weight on low WER: it is the lower band of the best.
         lows, highs = (band.average_tuning_curve(counts, minimize=True).tolist() for band in (upper, lower))
     return [
-        BudgetPoint(study=study, trials=n, expected_best=float(best), band_low=low, band_high=high)
+        BudgetPoint(
+            study=study, trials=n, expected_best=float(best), band_low=low, band_high=high, unfinished=unfinished
+        )
         for n, best, low, high in zip(counts, estimate, lows, highs, strict=True)
     ]
 

@@ -169,7 +169,7 @@ class Cluster:
             self._told.add(self.plan.folder.key(folder))
             run = Run.of(folder, record)
             for watcher in self.watchers:
-                watcher.begin(run)
+                watcher.begin(run, record.started)
                 for rung in record.rungs:
                     watcher.rung(run, rung)
                 watcher.end(run, record)

@@ -128,8 +128,8 @@ class ProgressDisplay:
             self._rows[record.name] = Row(self._settings(record.name, record.config), record.state, wers)
             self._refresh()
 
-    def begin(self, run: Run) -> None:
-        """Show that a run starts."""
+    def begin(self, run: Run, started: str) -> None:
+        """Show that a run starts; `started` is for other watchers."""
         with self._lock:
             self._rows[run.name] = Row(self._settings(run.name, run.config), "running")
             if not self._live:

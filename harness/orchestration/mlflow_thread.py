@@ -40,9 +40,9 @@ class MLflowThread:
         """The sweep begins: what MLflow has is brought in line with the records, then with what is told."""
         self._calls.put(lambda mirror: mirror.catch_up(self._folder.records(mirror.ended)))
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: Run, started: str) -> None:
         """A run begins."""
-        self._calls.put(lambda mirror: mirror.begin(run))
+        self._calls.put(lambda mirror: mirror.begin(run, started))
 
     def rung(self, run: Run, rung: Rung) -> None:
         """A run was evaluated. Where calls are waiting this one is left out: the run's end brings what is missing."""
@@ -55,7 +55,7 @@ class MLflowThread:
 
     def finish(self, best: Record | None) -> None:
         """The sweep ends: bring everything in line with the records, and end the study's run."""
-        self._calls.put(lambda mirror: mirror.catch_up(self._folder.records(mirror.ended)))
+        self._calls.put(lambda mirror: mirror.catch_up(self._folder.records(mirror.ended), over=True))
         self._calls.put(lambda mirror: mirror.close(best))
 
     def _run(self) -> None:
@@ -72,5 +72,5 @@ class MLflowThread:
                 mirror.catch_up(self._folder.records(mirror.ended))
                 again = time.monotonic() + AGAIN_SECONDS
             if not mirror.behind:
-                call(mirror)
                 again = time.monotonic() + AGAIN_SECONDS
+            call(mirror)  # while it is behind, the mirror only notes which runs are under way

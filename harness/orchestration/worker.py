@@ -18,7 +18,7 @@ from harness.plan import Plan
 from harness.records.files import write_json
 from harness.records.study_folder import Run, has_rungs, is_stored, read_record, read_rungs, store
 from harness.search.study import RETRIES, Retry
-from harness.spec.budget import Budget
+from harness.spec.budget import Budget, epoch_examples
 from harness.spec.messages import Finished, Partial, Train
 from harness.spec.result import Record, Rung
 from harness.spec.rung_evaluation import RungEvaluation
@@ -27,8 +27,8 @@ from harness.spec.rung_evaluation import RungEvaluation
 class Watcher(Protocol):
     """Who is told how runs go: the terminal, and MLflow."""
 
-    def begin(self, run: Run) -> None:
-        """A run begins."""
+    def begin(self, run: Run, started: str) -> None:
+        """A run begins, at the time that its record will say."""
 
     def rung(self, run: Run, rung: Rung) -> None:
         """A run was evaluated."""
@@ -71,7 +71,7 @@ class Worker:
         if budget.epochs is None:
             return budget
         ready = self.trainer.heard or self.trainer.ready
-        return budget.resolved(ready.data["splits"]["train"]["utterances"])
+        return budget.resolved(epoch_examples(ready.data))
 
     def close(self) -> None:
         """Let the trainer go."""
@@ -105,9 +105,10 @@ class Worker:
     def refuse(self, run: Run, attempt: Path, reason: str) -> Outcome:
         """A run that need not be trained to be known as infeasible."""
         _ = self.trainer.ready  # its device and its data belong to the record
+        began = now()
         for watcher in self.watchers:
-            watcher.begin(run)
-        return Outcome(attempt, self.record(run, now(), (), None, reason).model_copy(update={"state": "pruned"}))
+            watcher.begin(run, began)
+        return Outcome(attempt, self.record(run, began, (), None, reason).model_copy(update={"state": "pruned"}))
 
     def attempt(
         self,
@@ -126,7 +127,7 @@ class Worker:
         began, rungs = now(), dict[int, Rung]()
         resume = resume if resume and has_rungs(resume) else None
         for watcher in self.watchers:
-            watcher.begin(run)
+            watcher.begin(run, began)
 
         def at_rung(rung: Rung) -> None:
             new = rung.index not in rungs

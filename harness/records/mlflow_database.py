@@ -1,5 +1,6 @@
 """Set up the MLflow database of a study, results/<study>/mlflow.db."""
 
+import json
 import os
 import sqlite3
 from contextlib import suppress
@@ -15,6 +16,23 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 from mlflow import MlflowClient
 
 from harness.records.study_folder import StudyFolder
+
+# Columns of the run table at the address that `make ui` prints, in MLflow's format of a shared view.
+COLUMNS = {
+    "metrics": ("wer", "wer_raw", "cer", "loss", "train_seconds", "trainable_parameters"),
+    "params": ("method", "r", "lora_alpha", "learning_rate", "target_modules"),
+    "tags": ("state",),
+}
+VIEW = {
+    "searchFilter": "tags.kind != 'study'",
+    "orderByKey": "metrics.`wer`",
+    "orderByAsc": True,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "modelVersionFilter": "All Runs",
+    "datasetsFilter": [],
+    "selectedColumns": [f"{group}.`{name}`" for group, names in COLUMNS.items() for name in names],
+}
 
 
 def database_lock(folder: StudyFolder) -> FileLock:
@@ -55,6 +73,13 @@ def create_tables(database: Path) -> None:
         leftover.unlink()
     database_client(partial).search_experiments()
     os.replace(partial, database)
+
+
+def create_experiment(client: MlflowClient, study: str) -> str:
+    """Create the experiment of a study, with a view of its run table; returns its id."""
+    tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.sharedViewState.sweep": json.dumps(VIEW)}
+    experiment: str = client.create_experiment(study, tags=tags)
+    return experiment
 
 
 def make_artifact_location_relative(database: Path, experiment: str) -> None:

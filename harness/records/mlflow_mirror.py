@@ -4,21 +4,32 @@ The records are authoritative. MLflow may fail, fall behind or be deleted; `MLfl
 line with them again.
 """
 
-import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec
 
 from harness.records.files import link_files
 from harness.records.mlflow_database import (  # before mlflow: sets its environment
+    create_experiment,
     create_tables,
     database_lock,
     database_path,
     make_artifact_location_relative,
+)
+from harness.records.mlflow_values import (
+    HASH,
+    STATUS,
+    cost_metrics,
+    milliseconds,
+    params,
+    record_hash,
+    rung_metrics,
+    tags,
 )
 from harness.records.study_folder import Run, StudyFolder, is_searched
 from harness.spec.result import Record, Rung
@@ -26,43 +37,43 @@ from harness.spec.result import Record, Rung
 # isort: split
 import mlflow.entities
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-
-STATUS = {"complete": "FINISHED", "pruned": "KILLED", "fail": "FAILED"}
-# Columns of the run table at the address that `make ui` prints, in MLflow's format of a shared view.
-COLUMNS = {
-    "metrics": ("wer", "wer_raw", "cer", "loss", "train_seconds", "trainable_parameters"),
-    "params": ("method", "r", "lora_alpha", "learning_rate", "target_modules"),
-    "tags": ("state",),
-}
-VIEW = {
-    "searchFilter": "tags.kind != 'study'",
-    "orderByKey": "metrics.`wer`",
-    "orderByAsc": True,
-    "startTime": "ALL",
-    "lifecycleFilter": "Active",
-    "modelVersionFilter": "All Runs",
-    "datasetsFilter": [],
-    "selectedColumns": [f"{group}.`{name}`" for group, names in COLUMNS.items() for name in names],
-}
+from mlflow.entities import Metric
 
 Parameters = ParamSpec("Parameters")
+METRICS_AT_ONCE = 500  # MLflow takes at most 1000
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that this process began and has not ended.
+
+    Attributes:
+        run: The run.
+        started: When its attempt started, as the record will say.
+        rungs: The rungs that were logged.
+    """
+
+    run: Run
+    started: str
+    rungs: list[Rung] = field(default_factory=list)
 
 
 def _never_raises(
     call: Callable[Concatenate["MLflowMirror", Parameters], None],
 ) -> Callable[Concatenate["MLflowMirror", Parameters], None]:
-    """Decorate a method so that an exception sets `behind` instead of being raised."""
+    """Decorate a method so that an exception sets `behind` instead of being raised; while behind, it does nothing."""
 
     @wraps(call)
     def guarded(self: "MLflowMirror", /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        if self.behind:
+            return
         try:
             call(self, *args, **kwargs)
         except Exception as error:  # no MLflow error may cost a trial
-            if not self.behind:
+            if not self._said:
                 print(f"MLflow is behind ({error}); the records are complete and it will catch up", file=sys.stderr)
-            self.behind = True
-            self._logged_steps.clear()
+            self.behind = self._said = True
+            self._logged.clear()
             self.ended.clear()
 
     return guarded
@@ -71,11 +82,13 @@ def _never_raises(
 class MLflowMirror:
     """Mirror of one study in results/<study>/mlflow.db, or on a tracking server.
 
-    The study is a parent run; each record is a child run, identified by the tag `record`. Artifacts are hard links in
-    results/<study>/artifacts to the records' files. Their location is stored relative to the study's folder, so that
-    the folder can be moved; `make ui` starts the server there.
+    The study is a parent run; each record is a child run, identified by the tag `record`. MLflow can neither change a
+    parameter nor remove a metric, so a child run is replaced by a new one for another attempt at the same run, and if it
+    may hold values that are not the record's. Artifacts are hard links in results/<study>/artifacts to the records'
+    files. Their location is stored relative to the study's folder, so that the folder can be moved; `make ui` starts
+    the server there.
 
-    No method raises: an exception is printed once and sets `behind`.
+    No method raises: an exception is printed once and sets `behind`; until the next `catch_up`, calls are only noted.
 
     | call | effect in MLflow |
     |---|---|
@@ -98,12 +111,11 @@ class MLflowMirror:
             study: Its name, which is that of the MLflow experiment.
             uri: Address of a tracking server; None for the database in the folder.
         """
-        self.folder, self.study, self.uri, self.behind = folder, study, uri, False
+        self.folder, self.study, self.uri, self.behind, self._said = folder, study, uri, False, False
         self._runs: dict[str, str] = {}  # key of a record -> id of its run
-        # What this process knows to be in MLflow, which saves queries; cleared after an error.
-        self._logged_steps: dict[str, set[int]] = {}  # key of a run that this process began -> steps logged
+        self._open: dict[str, OpenRun] = {}  # what this process began and did not end, in MLflow or not
+        self._logged: set[str] = set()  # keys of open runs of which MLflow holds what `_open` says, and no more
         self.ended = set[str]()
-        self._runs_at_connect: dict[str, mlflow.entities.Run] = {}  # saves the first `catch_up` a query
         self._connected = False
         self._try_to_connect()
 
@@ -118,85 +130,92 @@ class MLflowMirror:
                 create_tables(database)
             self._client = MlflowClient(tracking_uri=self.uri or f"sqlite:///{database}")
             experiment = self._client.get_experiment_by_name(self.study)
-            self._experiment = experiment.experiment_id if experiment else self._create_experiment()
+            self._experiment = experiment.experiment_id if experiment else create_experiment(self._client, self.study)
             if self.uri is None:
                 make_artifact_location_relative(database, self._experiment)
-        self._runs_at_connect = self._search_runs()
-        self._runs = {record: run.info.run_id for record, run in self._runs_at_connect.items()}
-        if "study" not in self._runs:
-            self._create("study", {"mlflow.runName": self.study, "kind": "study"})
-        self._parent = self._runs["study"]
+        self._find_runs()
         self._client.update_run(self._parent, status="RUNNING")
         self._connected = True
 
-    def _search_runs(self, filter_string: str = "") -> dict[str, mlflow.entities.Run]:
-        """Return the runs of the study by the key of their record."""
-        runs = self._client.search_runs([self._experiment], filter_string=filter_string, max_results=50_000)
-        return {run.data.tags.get("record", ""): run for run in runs}
+    def _find_runs(self) -> dict[str, mlflow.entities.Run]:
+        """Return the runs of all records by key; of two runs of a record, which a lost answer leaves, delete one."""
+        found: dict[str, mlflow.entities.Run] = {}
+        for run in reversed(self._client.search_runs([self._experiment], max_results=50_000)):  # the oldest first
+            key = run.data.tags.get("record")
+            if key in found:
+                self._delete(run.info.run_id)
+            elif key is not None:
+                found[key] = run
+        self._runs = {key: run.info.run_id for key, run in found.items()}
+        if "study" not in self._runs:
+            self._create("study", {"mlflow.runName": self.study, "kind": "study"}, _now())
+        self._parent = self._runs["study"]
+        return found
 
-    def _create_experiment(self) -> str:
-        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.sharedViewState.sweep": json.dumps(VIEW)}
-        experiment: str = self._client.create_experiment(self.study, tags=tags)
-        return experiment
+    def _create(self, key: str, tags: dict[str, str], time: int) -> None:
+        run = self._client.create_run(self._experiment, time, tags={"record": key, "study": self.study, **tags})
+        self._runs[key] = run.info.run_id
 
-    def _create(self, key: str, tags: dict[str, str]) -> str:
-        run = self._client.create_run(self._experiment, tags={"record": key, "study": self.study, **tags})
-        run_id: str = run.info.run_id
-        self._runs[key] = run_id
-        return run_id
+    def _delete(self, run_id: str) -> None:
+        self._client.delete_run(run_id)
+        if self.uri is None:
+            shutil.rmtree(self._artifacts(run_id).parent, ignore_errors=True)
 
-    def _ensure_run(self, run: Run) -> str:
-        """Return the id of a child run; create it if missing, and log its parameters, which a crash may have lost."""
+    def _begin_anew(self, run: Run, started: str) -> None:
+        """Create the child run of an attempt, in place of that of an earlier one."""
         key = self.folder.key(run.folder)
-        if key not in self._runs:
-            self._create(key, {"mlflow.runName": run.name, "mlflow.parentRunId": self._parent, "kind": run.kind})
-        params = [Param(k, _param_value(v)) for k, v in {**run.config.settings(), "seed": run.seed}.items()]
-        self._client.log_batch(self._runs[key], params=params)
-        return self._runs[key]
+        self.ended.discard(key)
+        if key in self._runs:
+            self._delete(self._runs.pop(key))
+        tags = {"mlflow.runName": run.name, "mlflow.parentRunId": self._parent, "kind": run.kind}
+        self._create(key, tags, milliseconds(started))
+        self._client.log_batch(self._runs[key], params=params(run))
+
+    def begin(self, run: Run, started: str) -> None:
+        """Open the child run of an attempt that starts; `started` is what the record will say."""
+        key = self.folder.key(run.folder)
+        self._open[key] = OpenRun(run, started)
+        self._logged.discard(key)
+        self._log_open(key)
 
     @_never_raises
-    def begin(self, run: Run) -> None:
-        """Open the child run of a run that starts."""
-        key = self.folder.key(run.folder)
-        exists = key in self._runs
-        self.ended.discard(key)
-        run_id = self._ensure_run(run)
-        if exists:
-            self._client.update_run(run_id, status="RUNNING")
-        else:  # a new run has the status RUNNING, and nothing is logged in it
-            self._logged_steps[key] = set()
+    def _log_open(self, key: str) -> None:
+        opened = self._open[key]
+        opened.rungs.clear()
+        self._begin_anew(opened.run, opened.started)
+        self._logged.add(key)
 
     @_never_raises
     def rung(self, run: Run, rung: Rung) -> None:
         """Log the metrics of one rung."""
         key = self.folder.key(run.folder)
-        self._client.log_batch(self._runs.get(key) or self._ensure_run(run), metrics=_rung_metrics(rung))
-        self._logged_steps.get(key, set()).add(rung.step)
+        if key in self._logged:
+            self._client.log_batch(self._runs[key], metrics=rung_metrics(rung, self._open[key].started))
+            self._open[key].rungs.append(rung)
 
-    @_never_raises
     def end(self, run: Run, record: Record) -> None:
         """Complete a child run from its record: missing metrics, tags, artifacts, status."""
+        self._end(run, record)
+        self._open.pop(self.folder.key(run.folder), None)
+
+    @_never_raises
+    def _end(self, run: Run, record: Record) -> None:
         key = self.folder.key(run.folder)
-        logged_steps, run_id = self._logged_steps.pop(key, None), self._runs.get(key, "")
-        logged: Container[str] = ()
-        if logged_steps is None:
-            run_id = self._ensure_run(run)
-            logged_steps = {point.step for point in self._client.get_metric_history(run_id, "loss")}
-            logged = self._client.get_run(run_id).data.metrics
-        rungs = (rung for rung in record.rungs if rung.step not in logged_steps)
-        metrics = [metric for rung in rungs for metric in _rung_metrics(rung)]
-        if record.cost is not None:
-            last_step = record.cost.steps
-            numbers = {k: v for k, v in record.cost.model_dump().items() if isinstance(v, int | float)}
-            metrics += [Metric(name, value, _now(), last_step) for name, value in numbers.items() if name not in logged]
-        tags = [
-            RunTag("state", record.state),
-            RunTag("reason", record.reason or ""),
-            RunTag("notes", "; ".join(record.notes)),
-        ]
-        self._client.log_batch(run_id, metrics=metrics, tags=tags)
-        self._attach(run, run_id)
-        self._client.set_terminated(run_id, status=STATUS[record.state])
+        opened = self._open.get(key) if key in self._logged else None
+        self._logged.discard(key)
+        known = opened.rungs if opened else []
+        same = opened and (opened.run.config, opened.run.seed, opened.started) == (run.config, run.seed, record.started)
+        if not same or any(rung not in record.rungs for rung in known):
+            self._begin_anew(run, record.started)
+            known = []
+        missing = [rung for rung in record.rungs if rung not in known]
+        metrics = [metric for rung in missing for metric in rung_metrics(rung, record.started)] + cost_metrics(record)
+        for start in range(0, len(metrics), METRICS_AT_ONCE):
+            self._client.log_batch(self._runs[key], metrics=metrics[start : start + METRICS_AT_ONCE])
+        self._client.log_batch(self._runs[key], tags=tags(record))
+        self._attach(run, self._runs[key])
+        self._client.set_terminated(self._runs[key], STATUS[record.state], milliseconds(record.ended))
+        self._client.set_tag(self._runs[key], HASH, record_hash(record))
         self.ended.add(key)
 
     def _attach(self, run: Run, run_id: str) -> None:
@@ -214,31 +233,42 @@ class MLflowMirror:
     def _artifacts(self, run_id: str) -> Path:
         return self.folder.path / "artifacts" / run_id / "artifacts"
 
-    @_never_raises
-    def catch_up(self, records: Iterable[tuple[Path, Record]]) -> None:
+    def catch_up(self, records: Iterable[tuple[Path, Record]], over: bool = False) -> None:
         """Bring every child run in line with its record, and terminate running ones that have none.
 
         Args:
             records: Folder and record of the finished runs of the study; those whose key is in `ended` may be left out.
+            over: Whether no run is under way any more; one that was begun and has not ended was given up.
         """
+        self.behind = False
+        if over and self._open:
+            self._open.clear()
+            self._logged.clear()
+            self.ended.clear()
+        self._catch_up(records)
+
+    @_never_raises
+    def _catch_up(self, records: Iterable[tuple[Path, Record]]) -> None:
         if not self._connected:
             self._connect()
-        self.behind = False
-        # Searching takes seconds with thousands of runs. Once the rest agrees, it is enough to look for runs that are
-        # still marked as running; ending a run again, because it is not among those, changes nothing.
-        runs = self._runs_at_connect
-        runs = runs or self._search_runs("attributes.status = 'RUNNING'" if self.ended else "")
-        self._runs_at_connect = {}
-        recorded = {self.folder.key(folder): (folder, record) for folder, record in records}
-        for key, (folder, record) in recorded.items():
-            if key not in runs or runs[key].info.status != STATUS[record.state]:
-                self.end(Run.of(folder, record), record)
+        # Searching takes seconds with thousands of runs. It is not needed once the rest agrees.
+        found = {} if self.ended else self._find_runs()
+        for folder, record in records:
+            key = self.folder.key(folder)
+            run = found.get(key)
+            if key in self._open or key in self.ended:
+                continue
+            if run is None or run.data.tags.get(HASH) != record_hash(record):
+                self._end(Run.of(folder, record), record)
             if self.behind:
                 return
             self.ended.add(key)
-        for key, run in runs.items():
-            if key != "study" and key not in recorded and key not in self.ended and run.info.status == "RUNNING":
+        for key in self._open.keys() - self._logged:
+            self._log_open(key)
+        for key, run in found.items():
+            if run.info.status == "RUNNING" and key not in {"study", *self._open, *self.ended}:
                 self._client.set_terminated(run.info.run_id, status="KILLED")
+        self._said = self.behind
 
     @_never_raises
     def close(self, best: Record | None) -> None:
@@ -260,21 +290,5 @@ class MLflowMirror:
         link_files(files, best, self._artifacts(self._runs[self.folder.key(best)]))
 
 
-def _rung_metrics(rung: Rung) -> list[Metric]:
-    """Return the scores and losses of a rung that are not missing."""
-    values: dict[str, Any] = {
-        "wer": rung.scores and rung.scores.wer,
-        "wer_raw": rung.scores and rung.scores.wer_raw,
-        "cer": rung.scores and rung.scores.cer,
-        "loss": rung.loss,
-        "train_loss": rung.train_loss,
-    }
-    return [Metric(name, value, _now(), rung.step) for name, value in values.items() if value is not None]
-
-
 def _now() -> int:
     return round(1000 * time.time())  # MLflow stores milliseconds
-
-
-def _param_value(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -10,12 +10,6 @@ from harness.records.mlflow_mirror import MLflowMirror
 from harness.records.study_folder import Run, StudyFolder, store
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "results").mkdir()
-    return StudyFolder(tmp_path / "results")
-
-
 def runs(folder):
     client = MlflowClient(tracking_uri=f"sqlite:///{folder.path / 'mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 's'")
@@ -33,7 +27,7 @@ def stored(folder, number, **fields):
 def test_a_trial_is_mirrored_with_settings_curve_state_and_files(folder):
     mirror = MLflowMirror(folder, "s")
     run, made = stored(folder, 0, state="complete", rungs=(rung(0, 0.5), rung(1, 0.4)))
-    mirror.begin(run)
+    mirror.begin(run, "2026-01-01T00:00:00+00:00")
     mirror.rung(run, made.rungs[0])
     mirror.end(run, made)
     mirror.close(made)
@@ -69,8 +63,8 @@ def test_no_location_is_absolute_so_that_results_can_be_moved(folder, tmp_path):
 def test_a_killed_supervisor_s_runs_are_put_right(folder):
     kept, _ = stored(folder, 1, state="complete", rungs=(rung(0, 0.5),))
     before = MLflowMirror(folder, "s")
-    before.begin(Run.of(folder.trial(0), record(0)))
-    before.begin(kept)
+    before.begin(Run.of(folder.trial(0), record(0)), "2026-01-01T00:00:00+00:00")
+    before.begin(kept, "2026-01-01T00:00:00+00:00")
     after = MLflowMirror(folder, "s")
     after.catch_up(folder.records())
     after.close(None)
@@ -95,6 +89,7 @@ def test_catching_up_twice_doubles_nothing(folder):
 
 def test_a_mirror_that_fails_says_so_once_and_raises_nothing(folder, capsys, monkeypatch):
     monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)  # it would try for 100 s
+    (folder.path / "mlflow.db").unlink()
     (folder.path / "mlflow.db").mkdir()  # no database can be opened there
     mirror = MLflowMirror(folder, "s")
     mirror.end(*stored(folder, 0, state="complete", rungs=(rung(0, 0.5),)))

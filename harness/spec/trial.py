@@ -81,9 +81,9 @@ class TrialConfig(Spec):
     warmup_steps: int | None = Field(None, ge=0, description="optimizer steps of linear warm-up")
     warmup_ratio: float | None = Field(None, ge=0, le=1, description="warm-up as a fraction of the schedule")
     optim: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor"] = Field(
-        "adamw", description="optimizer; the 8-bit ones are from bitsandbytes"
+        "adamw", description="optimizer; the 8-bit ones are from bitsandbytes, and keep embeddings in 32 bit"
     )
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay; not of biases and layer norms")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of Adam's mean of gradients")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of Adam's mean of squared gradients")
     adam_epsilon: float = Field(1e-8, gt=0, description="Adam's epsilon")

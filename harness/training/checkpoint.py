@@ -29,6 +29,8 @@ from harness.spec.result import Rung, Transcript
 from harness.spec.trial import TrialConfig
 from harness.training.loop import Progress, TrainingObjects
 
+VERSION = 2  # of the state files; a checkpoint of another version is not resumed from: the trial starts again
+
 
 @dataclass(frozen=True)
 class TrialState:
@@ -70,7 +72,7 @@ def save(folder: Path, objects: TrainingObjects, trial: TrialState) -> None:
     """Store the state after a rung, then delete the previous one. All processes of a trial must call it."""
     folder.mkdir(exist_ok=True)
     accelerator, count = objects.accelerator, len(trial.rungs)
-    state: dict[str, Any] = {"random": _random_state()}
+    state: dict[str, Any] = {"version": VERSION, "random": _random_state()}
     if accelerator.is_main_process:
         trainable = {name: p.detach().contiguous() for name, p in objects.model.named_parameters() if p.requires_grad}
         _write_atomically(folder / f"weights-{count}.safetensors", lambda path: save_file(trainable, path))
@@ -94,7 +96,11 @@ def save(folder: Path, objects: TrainingObjects, trial: TrialState) -> None:
 
 
 def load(folder: Path, accelerator: Accelerator) -> Checkpoint | None:
-    """Load the checkpoint in a folder; None if there is none, or if another number of processes wrote it."""
+    """Load the checkpoint in a folder.
+
+    Returns:
+        The checkpoint; None if there is none, or if another version or another number of processes wrote it.
+    """
     path = folder / "rungs.json"
     if not path.is_file():
         return None
@@ -103,6 +109,8 @@ def load(folder: Path, accelerator: Accelerator) -> Checkpoint | None:
     if len(list(folder.glob(f"state-{len(rungs)}.*.pt"))) != accelerator.num_processes:
         return None
     stored = torch.load(first, map_location="cpu", weights_only=True)
+    if stored.get("version") != VERSION:
+        return None
     stored["random"] = torch.load(own, map_location="cpu", weights_only=True)["random"]
     trial = TrialState(
         config=TrialConfig.model_validate(stored["config"]),

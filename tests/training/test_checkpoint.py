@@ -116,3 +116,10 @@ def test_a_checkpoint_of_another_number_of_processes_is_left_alone(context, lora
     shutil.copy(tmp_path / "first" / "kept" / "state-1.0.pt", tmp_path / "first" / "kept" / "state-1.1.pt")
     reported, _ = conduct(context, lora, tmp_path / "second", resume=tmp_path / "first" / "kept")
     assert [rung.step for rung in reported] == [3, 6, 12]
+
+
+def test_a_checkpoint_of_another_version_is_left_alone(context, lora, tmp_path, monkeypatch):
+    conduct(context, lora, tmp_path / "first", stop_after=0)
+    monkeypatch.setattr(checkpoint, "VERSION", checkpoint.VERSION + 1)
+    reported, _ = conduct(context, lora, tmp_path / "second", resume=tmp_path / "first" / "kept")
+    assert [rung.step for rung in reported] == [3, 6, 12]

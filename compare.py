@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from harness.command_line import Parser, add_moved_data, add_results, count, positive, run
+from harness.command_line import Parser, add_mlflow_uri, add_moved_data, add_results, count, positive, run
 
 EXAMPLES = (
     "python compare.py --study demo",
@@ -109,6 +109,7 @@ def add_output(options: ArgumentParser) -> None:
         "--output", type=Path, metavar="FOLDER", help="where to write (default: comparison/ in the study)"
     )
     add_results(group)
+    add_mlflow_uri(group)
 
 
 def compare(options: Namespace) -> int:

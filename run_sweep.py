@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from harness.command_line import (
     Parser,
     add_cache,
+    add_mlflow_uri,
     add_results,
     count,
     fractions,
@@ -201,9 +202,7 @@ def add_output(options: ArgumentParser) -> None:
     group.add_argument(
         "--keep", type=positive, default=3, metavar="K", help="keep the weights of the best K trials (default: 3)"
     )
-    group.add_argument(
-        "--mlflow-uri", metavar="URL", help="MLflow server (default: $MLFLOW_TRACKING_URI, or a file in the study)"
-    )
+    add_mlflow_uri(group)
     group.add_argument("--json", action="store_true", help="with --dry-run: print JSON")
 
 

@@ -2,14 +2,16 @@
 
 import argparse
 import difflib
+import os
 import re
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
-from harness.errors import EXIT_USER_ERROR, run_command
+from harness.errors import EXIT_USER_ERROR, UserError, run_command
 
 WIDTH = 78
 HELP_COLUMN = 27
@@ -169,6 +171,28 @@ def add_cache(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--cache-dir", type=Path, metavar="FOLDER", help="folder of prepared data (default: the user's cache)"
     )
+
+
+def add_mlflow_uri(group: argparse._ActionsContainer) -> None:
+    """Add the MLflow server."""
+    group.add_argument(
+        "--mlflow-uri", metavar="URL", help="MLflow server (default: $MLFLOW_TRACKING_URI, or a file in the study)"
+    )
+
+
+def mlflow_uri(given: str | None) -> str | None:
+    """Return the address of the MLflow server; None for the file in the study.
+
+    Raises:
+        UserError: The address contains a password, which every process list would show.
+    """
+    address = given or os.environ.get("MLFLOW_TRACKING_URI") or None
+    if address and urlsplit(address).password:
+        raise UserError(
+            "the MLflow URL holds a password; remove it, and set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD instead"
+        )
+    return address
 
 
 def add_moved_data(options: argparse.ArgumentParser) -> None:

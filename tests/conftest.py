@@ -65,6 +65,16 @@ def context(task, cache):
     return open_context(Open(model="demo", task=task, cache_dir=str(cache), seed=1), device=torch.device("cpu"))
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """MLflow's tables, which take seconds to create."""
+    from harness.records.mlflow_database import create_tables
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    create_tables(path)
+    return path
+
+
 @pytest.fixture
 def lora() -> TrialConfig:
     return TrialConfig(

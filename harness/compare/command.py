@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import catalog
+from harness.command_line import mlflow_uri
 from harness.compare.forgetting import with_forgetting
 from harness.compare.leaderboard import Leaderboard, make_leaderboard
 from harness.compare.report import figures
@@ -45,7 +46,7 @@ def compare(options: Namespace) -> int:
     else:
         with console.status("drawing"):
             write_pictures(leaderboard, published)
-    mirror(leaderboard)
+    mirror(leaderboard, mlflow_uri(options.mlflow_uri))
     if options.format == "json":
         rows = {"systems": leaderboard.rows, "comparisons": leaderboard.comparisons}
         listed = {name: [row.model_dump() for row in held] for name, held in rows.items()}
@@ -152,11 +153,11 @@ def lead(leaderboard: Leaderboard) -> str:
     return f"{text} {others}"
 
 
-def mirror(leaderboard: Leaderboard) -> None:
+def mirror(leaderboard: Leaderboard, uri: str | None) -> None:
     """Log the comparison's files to the parent run of each study's MLflow experiment, if it has one."""
     for folder in leaderboard.studies:
-        if (folder.path / "mlflow.db").is_file():
+        if uri or (folder.path / "mlflow.db").is_file():
             from harness.records.mlflow_comparison import log_comparison
 
             metrics = {f"test_{leaderboard.judge.metric}/{row.system}": row.rate for row in leaderboard.rows}
-            log_comparison(folder, leaderboard.folder, metrics if leaderboard.split == "test" else {})
+            log_comparison(folder, leaderboard.folder, metrics if leaderboard.split == "test" else {}, uri)

@@ -5,11 +5,11 @@ import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 
+from harness.command_line import mlflow_uri
 from harness.errors import UserError
 from harness.model_size.parameters import count, dimensions
 from harness.orchestration.display import ProgressDisplay, print_data, settings
@@ -72,12 +72,6 @@ def compute_options(options: Namespace) -> ComputeOptions:
             )
         driver(given := os.environ.get(STORAGE_VARIABLE) or storage)
         storage = without_password(given)
-    mlflow_uri = options.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if mlflow_uri and urlsplit(mlflow_uri).password:
-        raise UserError(
-            "the MLflow URL holds a password; remove it, and set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD instead"
-        )
     return ComputeOptions(
         workers=None if options.workers == "auto" else int(options.workers),
         trials_per_gpu=options.trials_per_gpu,
@@ -85,7 +79,7 @@ def compute_options(options: Namespace) -> ComputeOptions:
         launcher=options.launcher,
         slurm=tuple(options.slurm),
         storage=storage,
-        mlflow_uri=mlflow_uri,
+        mlflow_uri=mlflow_uri(options.mlflow_uri),
     )
 
 
@@ -211,7 +205,8 @@ def print_end(plan: Plan, best: Record | None, console: Console, ended: str | No
         assert held.best[1].scores is not None
         console.print(f"  {held.name}: {held.best[1].scores.wer:.1%} ({held.note})", highlight=False, markup=False)
     results = "" if plan.results == Path("results") else f" --results {plan.results}"
-    console.print(f"compare on the test set: python compare.py --study {plan.study}{results}", highlight=False)
+    server = f" --mlflow-uri {plan.place.mlflow_uri}" if plan.place.mlflow_uri else ""
+    console.print(f"compare on the test set: python compare.py --study {plan.study}{results}{server}", highlight=False)
     if any(record.portion.with_validation and record.state == "complete" for record in records):
         console.print(
             f"publish the refit:       python -m harness.publish --study {plan.study} --refit{results}", highlight=False

@@ -83,8 +83,8 @@ class MLflowMirror:
     """Mirror of one study in results/<study>/mlflow.db, or on a tracking server.
 
     The study is a parent run; each record is a child run, identified by the tag `record`. MLflow can neither change a
-    parameter nor remove a metric, so a child run is replaced by a new one for another attempt at the same run, and if it
-    may hold values that are not the record's. Artifacts are hard links in results/<study>/artifacts to the records'
+    parameter nor remove a metric, so a child run is replaced by a new one for another attempt at the same run, and when
+    it may hold values that are not the record's. Artifacts are hard links in results/<study>/artifacts to the records'
     files. Their location is stored relative to the study's folder, so that the folder can be moved; `make ui` starts
     the server there.
 

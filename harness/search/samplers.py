@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from harness.catalog import ROOT
 from harness.errors import UserError
 from harness.search.grid import grid, grid_size
+from harness.spec.result import ProposedBy
 from harness.spec.space import SearchSpace
 
 
@@ -54,6 +55,16 @@ def make_sampler(space: SearchSpace, seed: int, number: int, study: optuna.Study
             # What it has learned of the settings that all trials share; without it, each would read all trials anew.
             tpe._search_space = study.sampler._search_space
         return tpe
+
+
+def proposed_by(space: SearchSpace, study: optuna.Study) -> ProposedBy:
+    """Return how the sampler chooses the next configuration: at random until enough trials have ended."""
+    sampler = space.sampler
+    if sampler.name in ("random", "grid"):
+        return sampler.name
+    states = (TrialState.COMPLETE, TrialState.PRUNED) if sampler.name == "tpe" else (TrialState.COMPLETE,)
+    ended = len(study.get_trials(deepcopy=False, states=states))
+    return "random" if ended < sampler.n_startup_trials else "sampler"
 
 
 class IndependentSampler(BaseSampler):

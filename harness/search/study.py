@@ -14,14 +14,16 @@ from harness.records.study_folder import StudyFolder, has_rungs, store
 from harness.search.constraints import constraint_values, infeasible_before_training, measured_value
 from harness.search.finite_space import Configurations, WithoutRepeats, enumerate_configurations, untried
 from harness.search.pruners import make_pruner, rung_step
-from harness.search.samplers import make_sampler, trial_seed
+from harness.search.samplers import make_sampler, proposed_by, trial_seed
 from harness.search.sampling import suggest_configuration
+from harness.search.slots import trial_slots
 from harness.search.storage import Database
 from harness.spec.result import Record, Rung, State
 from harness.spec.space import SearchSpace
 from harness.spec.trial import TrialConfig
 
 SLOTS = "trials"  # of the study, an attribute: how many it shall have, for whoever looks
+PROPOSED_BY = "proposed_by"  # of a trial, an attribute: how its configuration was chosen
 SECONDS_ATTRIBUTE = "seconds"  # of training and evaluation
 PENALTY = 2.0  # as the WER of a trial that broke a limit, for samplers that learn from nothing else
 Retry = Literal["died", "interrupted"]
@@ -97,7 +99,11 @@ class Study:
         self.optuna.sampler = make_sampler(self.space, self.seed, slot, self.optuna)
         if (left := self._left(trials)) is not None:
             self.optuna.sampler = WithoutRepeats(self.optuna.sampler, left, trial_seed(self.seed, slot))
+        enqueued = waiting is not None and "retry_of" not in waiting.user_attrs
+        proposed = "warm_start" if enqueued else proposed_by(self.space, self.optuna)
         trial = self.optuna.ask()
+        if PROPOSED_BY not in trial.user_attrs:
+            trial.set_user_attr(PROPOSED_BY, proposed)
         return trial, suggest_configuration(self.space, trial)
 
     def _left(self, trials: list[FrozenTrial]) -> Configurations | None:
@@ -151,6 +157,7 @@ class Study:
             stored = _stored(trial)
             if not _holds(stored, attempt.name):
                 return False
+            record = record.model_copy(update={"proposed_by": stored.user_attrs.get(PROPOSED_BY)})
             store(attempt, self.folder.trial(trial.number), record)
             self.tell(trial, record, retry, stored)
         return True
@@ -229,7 +236,7 @@ class Study:
         known = {k: v for k, v in trial.user_attrs.items() if k not in ("worker", "attempt_id", "reason")}
         # A trial that was lost before it was claimed may lack settings: all are drawn again, and come out the same.
         params = trial.params if "attempt_id" in trial.user_attrs else {}
-        slot = sum("retry_of" not in t.user_attrs for t in trials[: trial.number])
+        slot = trial_slots(trials)[trial.number]
         again = {"slot": slot, **known, "retry_of": trial.number, retry: int(known.get(retry, 0)) + 1}
         self.optuna.enqueue_trial(params, user_attrs=again)
 

@@ -11,6 +11,7 @@ from harness.spec.trial import TrialConfig
 
 Kind = Literal["zero_shot", "recipe", "trial", "published", "replicate", "external"]
 State = Literal["complete", "pruned", "fail"]
+ProposedBy = Literal["random", "sampler", "grid", "warm_start"]  # "sampler": its model of the trials so far
 OUT_OF_MEMORY = "out_of_memory"  # the reason of a trial that ran out of memory
 
 
@@ -145,6 +146,9 @@ class Record(Spec):
     kind: Kind
     name: str
     number: int | None = Field(None, description="number of the trial in the study, or in a baseline's tuning")
+    proposed_by: ProposedBy | None = Field(
+        None, description="how the configuration of a trial was chosen; null for other runs and in records of 0.2"
+    )
     seed: int
     state: State
     reason: str | None = None

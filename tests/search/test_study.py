@@ -90,6 +90,32 @@ def test_kills_change_neither_what_is_proposed_nor_what_is_pruned(tmp_path, spac
     assert ended(tmp_path / "b", space, (1, 4, 5, 9)) == undisturbed
 
 
+@pytest.mark.parametrize(
+    "sampler, proposed",
+    [
+        ("random", ["random"] * 5),
+        ("tpe", ["random"] * 3 + ["sampler"] * 2),
+        ("nsga2", ["random"] * 3 + ["sampler"] * 2),
+        ("grid", ["grid"] * 5),
+    ],
+)
+def test_the_record_says_how_a_configuration_was_chosen(tmp_path, space, sampler, proposed):
+    """A killed attempt and its retry were chosen in the same way; an enqueued configuration counts among the first."""
+    changed = {"sampler": {"name": sampler, "n_startup_trials": 4}}
+    space = SearchSpace.parse({**space.model_dump(mode="json"), **changed}, "space")
+    study, killed = Study(StudyFolder(tmp_path), "s", space, seed=1), False
+    study.optuna.enqueue_trial({"r": 8, "learning_rate": 2e-3})
+    while study.used() < 6:
+        trial, config = study.claim(6, "w", f"attempt {len(study.optuna.trials)}")
+        attempt = tmp_path / "attempts" / trial.user_attrs["attempt_id"]
+        attempt.mkdir(parents=True)
+        dies, killed = trial.number == 2 and not killed, killed or trial.number == 2
+        ended = {"reason": "killed"} if dies else {"state": "complete", "rungs": (rung(0, 0.5),)}
+        study.finish(trial, attempt, record(trial.number, config=config, **ended), "died" if dies else None)
+    found = [read_record(study.folder.trial(number)).proposed_by for number in range(7)]
+    assert found == ["warm_start", *proposed[:2], proposed[1], *proposed[2:]]
+
+
 def test_telling_twice_changes_nothing(study):
     trial, config = study.ask()
     done = record(trial.number, state="complete", config=config, rungs=(rung(0, 0.4), rung(1, 0.3)))

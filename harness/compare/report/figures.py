@@ -66,7 +66,8 @@ def draw_all(
          lambda f: parallel(f, leaderboard), 2.6),
         (bool(importances), "importances", f"Importance of settings for validation WER ({method})",
          lambda f: bars(f, importances), 0.2 * len(importances) + 0.9),
-        (bool(budget), "budget", "Expected best validation WER of n random trials, 80 % band",
+        (bool(budget), "budget", "Expected best validation WER of n random trials, 80 % band; "
+         "trials without a final result count as the worst",
          lambda f: expected(f, budget), 2.4),
         (bool(leaderboard.data_curve), "data_curve", f"{rate} of the best settings by hours of speech, 95 % intervals",
          lambda f: hours(f, leaderboard), 2.4),

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.compare.tables.escape import markdown
 from harness.publish.best_run import BestRun
+from harness.publish.card_scores import card_scores
 
 TEMPLATES = Path(__file__).parent / "templates"
 LIBRARY = {"adapter": "peft", "merged": "transformers", "openai": "whisper", "ctranslate2": "ctranslate2"}
@@ -48,7 +49,7 @@ def model_card(best_run: BestRun, form: str, check: str) -> str:
         packages=record.environment.get("packages", {}),
         commit=record.environment.get("commit"),
         validation=record.scores,
-        rows=test_scores(best_run),
+        rows=card_scores(best_run),
         normalizer=record.scores.normalizer if record.scores else "",
         notes=record.notes,
         task=best_run.manifest["identity"]["task"]["name"],
@@ -67,12 +68,3 @@ def split_summaries(best_run: BestRun) -> dict[str, Any]:
     path = best_run.study.path / "data_report.json"
     splits: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["splits"] if path.is_file() else {}
     return splits
-
-
-def test_scores(best_run: BestRun) -> list[dict[str, Any]]:
-    """Return the leaderboard rows of this run and the zero-shot model; empty if compare.py has not been run."""
-    path = best_run.study.comparison / "leaderboard.json"
-    if not path.is_file():
-        return []
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return [row for row in rows if row["system"] == best_run.record.name or row["kind"] == "zero_shot"]

@@ -28,6 +28,22 @@ class DecodedSplit:
     transcripts: list[Transcript]
     metadata: dict[str, Any]
 
+    @classmethod
+    def read(cls, transcripts: Path, metadata: Path) -> Self:
+        """Read the two files of a decoded split."""
+        return cls(read_transcripts(transcripts), json.loads(metadata.read_text(encoding="utf-8")))
+
+
+def read_decoded(path: Path, split: str) -> DecodedSplit | None:
+    """Return the stored transcripts of a run's split; None if it has not been decoded.
+
+    Args:
+        path: Folder of the run.
+        split: Name of the split.
+    """
+    transcripts, metadata = path / f"{split}.jsonl", path / f"{split}.json"
+    return DecodedSplit.read(transcripts, metadata) if metadata.is_file() else None
+
 
 def decode_run(
     trainer: Trainer, path: Path, record: Record, split: str, transcripts: Path, long_form: Algorithm | None = None
@@ -119,9 +135,9 @@ class TestDecoder:
         if not metadata.is_file():
             self._decode(path, record, split, long_form, transcripts, metadata)
             log = "test_access.jsonl"
-        stored = json.loads(metadata.read_text(encoding="utf-8"))
-        self._log_access(log, record, split, stored)
-        return DecodedSplit(read_transcripts(transcripts), stored)
+        decoded = DecodedSplit.read(transcripts, metadata)
+        self._log_access(log, record, split, decoded.metadata)
+        return decoded
 
     def _decode(
         self, path: Path, record: Record, split: str, long_form: Algorithm | None, transcripts: Path, metadata: Path

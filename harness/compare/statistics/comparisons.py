@@ -106,13 +106,14 @@ class PairwiseTests:
 
     def adjusted(self, pairs: list[tuple[System, System]]) -> list[Comparison]:
         """Compare pairs that make up one family."""
-        raw = [self._difference(a, b) for a, b in pairs]
+        raw = [self.difference(a, b) for a, b in pairs]
         return [
             self._comparison(a, b, found, p, len(pairs))
             for (a, b), found, p in zip(pairs, raw, statistics.holm([found.p for found in raw]), strict=True)
         ]
 
-    def _difference(self, a: System, b: System) -> Interval:
+    def difference(self, a: System, b: System) -> Interval:
+        """Return the rate of a minus that of b, with interval and unadjusted p."""
         errors = self.blocks.sums(a.errors(self.metric) - b.errors(self.metric))
         return statistics.jackknife_t(errors, self.blocks.sums(a.length(self.metric)))
 

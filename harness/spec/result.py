@@ -64,6 +64,11 @@ class Cost(Spec):
     """Cost of a run. train_seconds excludes evaluation, logging and data preparation."""
 
     steps: int
+    skipped_steps: int | None = Field(
+        None,
+        description="the part of steps that fp16's loss scaler skipped: they changed neither weights nor the learning "
+        "rate; null for other precisions",
+    )
     examples: int
     data_seconds: float | None = Field(None, description="seconds of training speech, each recording counted once")
     train_seconds: float

@@ -49,20 +49,21 @@ def compute_cost(context: TrainerContext, config: TrialConfig, measured: Measure
     progress, peaks = measured.progress, measured.peaks
     seconds = progress.seconds - progress.first_seconds
     rate = (progress.examples - progress.first_examples) / seconds if seconds > 0 else None
-    train = context.speech.report["splits"]["train"]
+    epoch = context.speech.report["epoch"]
     dims = dimensions_of(context.base.model.config)
     flops = training_flops(dims, config, progress.examples, progress.label_tokens, measured.cached_layers)
     achieved = flops / progress.seconds / world_size() if progress.seconds else 0.0
     matmuls = best_matmul_rate(context.base.device, config.precision, context.cache, achieved)
     return Cost(
         steps=progress.step,
+        skipped_steps=progress.skipped_steps if config.precision == "fp16" else None,
         examples=progress.examples,
         data_seconds=context.speech.train_seconds() if config.method != "none" else None,
         train_seconds=progress.seconds,
         first_steps_seconds=progress.first_seconds,
         evaluation_seconds=sum(rung.evaluation_seconds for rung in measured.rungs),
         samples_per_second=rate,
-        audio_seconds_per_second=None if rate is None else rate * train["seconds"] / train["utterances"],
+        audio_seconds_per_second=None if rate is None else rate * epoch["seconds"] / epoch["utterances"],
         peak_memory_bytes=max(peaks.reserved.values(), default=0),
         memory_kind=peaks.kind,
         train_peak_bytes=peaks.reserved.get("train"),

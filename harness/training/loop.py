@@ -58,6 +58,7 @@ class Progress:
         first_seconds: Seconds of the first steps.
         first_examples: Examples of the first steps.
         together: The largest number of trials that trained in one pass, this one included.
+        skipped_steps: Steps so far that the loss scaler of fp16 skipped, because gradients were not finite.
     """
 
     step: int = 0
@@ -69,6 +70,7 @@ class Progress:
     first_seconds: float = 0.0
     first_examples: int = 0
     together: int = 1
+    skipped_steps: int = 0
 
 
 TrainingEvents = Generator[Step | Progress, Tensor | None, None]
@@ -133,7 +135,8 @@ def training_loop(
 
     The loss of a step is summed over its micro-batches and divided by all label tokens of the effective batch, so that
     16 x 1, 4 x 4 and two processes of 8 give the same gradients. The schedule advances with each step, or with the
-    clock where the budget is in seconds. The clock stops while the caller handles a rung.
+    clock where the budget is in seconds. As in transformers' Trainer, a step that the loss scaler of fp16 skips does
+    not advance the schedule, but counts as a step. The clock stops while the caller handles a rung.
 
     Args:
         objects: Model, optimizer, schedule and accelerator.
@@ -153,7 +156,7 @@ def training_loop(
         objects.scheduler,
         objects.accelerator,
     )
-    examples, tokens = start.examples, start.label_tokens
+    examples, tokens, skipped = start.examples, start.label_tokens, start.skipped_steps
     first = (start.first_seconds, start.first_examples)
     losses, rungs = RunningLoss(accelerator.device), deque(rung_steps)
     model.train()
@@ -166,9 +169,11 @@ def training_loop(
         losses.add(number, loss, loss if accelerator.scaler is not None else loss + norm, step.label_tokens)
         optimizer.step()
         optimizer.zero_grad()
+        skipped += accelerator.optimizer_step_was_skipped
         examples, tokens = examples + step.examples, tokens + step.label_tokens
         position = _position(budget, number, clock, accelerator)
-        while scheduler.last_epoch < min(position, rungs[-1]):
+        lag = skipped if budget.train_seconds is None else 0
+        while scheduler.last_epoch < min(position, rungs[-1]) - lag:
             scheduler.step()
         if number == FIRST_STEPS:
             first = (clock.elapsed(), examples)
@@ -177,7 +182,9 @@ def training_loop(
             mean = losses.mean()
             while rungs and position >= rungs[0]:
                 rungs.popleft()
-                yield Progress(number, examples, tokens, mean, clock.seconds, clock.joules, *first)
+                yield Progress(
+                    number, examples, tokens, mean, clock.seconds, clock.joules, *first, skipped_steps=skipped
+                )
             if not rungs:
                 return
             losses = RunningLoss(accelerator.device)

@@ -21,7 +21,8 @@ from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtracto
 from benchmarks.gpu_trial import random_model
 from harness import catalog
 from harness.catalog import ROOT
-from harness.evaluation.decoding import DecodedUtterance, make_transcript
+from harness.evaluation.decoding import make_transcript
+from harness.evaluation.generation import DecodedUtterance
 from harness.model_size.parameters import OFFICIAL, POSITIONS_PER_SECOND, Dimensions
 from harness.records.study_folder import read_transcripts
 from harness.spec.budget import Budget

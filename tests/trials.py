@@ -45,7 +45,7 @@ VARIANTS = {
     "augmented": LORA | {"augmentation": "light"},
     "spec-augmented": LORA | {"augmentation": "specaugment"},
     "by length": LORA | {"group_by_length": True},
-    "window": LORA | {"encoder_window_seconds": 2.5},
+    "window": LORA | {"encoder_window_seconds": 2.8},
     "8-bit adam": FULL | {"optim": "adamw_8bit"},
 }
 QUANTISED = {

@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +10,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from transformers import LogitsProcessor, LogitsProcessorList
-from transformers.modeling_outputs import BaseModelOutput
 
 from harness.data.audio import SAMPLE_RATE
 from harness.data.batches import chunks, make_batch
 from harness.data.store.prepare import Speech
+from harness.evaluation.generation import DecodedUtterance, DecodingSettings, decode_states, window_features
 from harness.hardware.clock import Clock
 from harness.hardware.memory import is_cuda_error, is_out_of_memory
 from harness.model.base import Base
@@ -26,63 +24,6 @@ from harness.model.methods import whisper_of
 from harness.model.split_encoder import start_at_layer
 from harness.model.trial_settings import window_frames
 from harness.spec.result import Transcript
-
-
-@dataclass(frozen=True)
-class DecodingSettings:
-    """Decoding settings that all systems of a study share.
-
-    Attributes:
-        batch_size: Clips decoded together.
-        max_new_tokens: Limit of generated tokens per clip.
-        task: "transcribe" or "translate".
-        forced_language: Put each utterance's language into the prompt; False lets the model detect it.
-        sorting: Decode clips in order of length, so that the clips of a batch end at about the same token.
-        static_cache: Use a key-value cache of fixed size, which compiled decoding on a GPU needs.
-    """
-
-    batch_size: int
-    max_new_tokens: int
-    task: str
-    forced_language: bool = True
-    sorting: bool = True
-    static_cache: bool = False
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings as stored in records and shown in captions."""
-        strategy = "greedy" if self.forced_language else "greedy, language detected"
-        return {"strategy": strategy, "batch_size": self.batch_size, "max_new_tokens": self.max_new_tokens}
-
-
-@dataclass(frozen=True)
-class DecodedUtterance:
-    """Result of decoding one utterance. What was not requested is None.
-
-    Attributes:
-        loss: Teacher-forced cross-entropy, summed over the label tokens.
-        text: The hypothesis.
-        cut: Whether the token limit was reached before the end of the text.
-    """
-
-    loss: float | None = None
-    text: str | None = None
-    cut: bool = False
-
-
-class SuppressTimestamps(LogitsProcessor):
-    """Forbid timestamp tokens, which the prompt already excludes.
-
-    A badly trained model may predict them anyway. generate() would then seek to that time and decode the remaining
-    features again, which it cannot do where only the encoder's output is given.
-    """
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores (clips, vocabulary) of the next token, those of timestamps set to minus infinity."""
-        scores[:, self.first :] = -torch.inf
-        return scores
 
 
 @dataclass(frozen=True)
@@ -151,26 +92,8 @@ class Decoder:
 
     def generate(self, states: Tensor, languages: list[str]) -> list[DecodedUtterance]:
         """Generate the texts of one batch from the encoder's output (clips, positions, width)."""
-        whisper, tokenizer = whisper_of(self.model), self.base.processor.tokenizer
-        first_timestamp = tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
-        with torch.inference_mode(), self.accelerator.autocast():
-            ids = whisper.generate(
-                encoder_outputs=BaseModelOutput(last_hidden_state=states),
-                logits_processor=LogitsProcessorList([SuppressTimestamps(first_timestamp)]),
-                language=languages if self.settings.forced_language else None,
-                task=self.settings.task,
-                max_new_tokens=self.settings.max_new_tokens,
-                num_beams=1,
-                do_sample=False,
-                cache_implementation="static" if self.settings.static_cache else None,
-            )
-        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-        # generate() removes the end token of the longest text of a batch: below the limit every text has ended.
-        full = ids.shape[1] >= self.settings.max_new_tokens
-        ended = (ids == tokenizer.eos_token_id).any(dim=1).tolist()
-        return [
-            DecodedUtterance(text=text.strip(), cut=full and not end) for text, end in zip(texts, ended, strict=True)
-        ]
+        with self.accelerator.autocast():
+            return decode_states(self.model, self.base, states, languages, self.settings)
 
     def _losses(self, states: Tensor, labels: list[list[int]]) -> list[float]:
         layers = self.base.model.config.encoder_layers
@@ -194,11 +117,8 @@ class Decoder:
             clock = Clock(self.accelerator.device)
             clock.start()
             for batch in chunks(range(len(rows)), self.settings.batch_size):
-                mel = self.base.processor.feature_extractor(
-                    [clips[i] for i in batch], sampling_rate=SAMPLE_RATE, return_tensors="np"
-                )
                 languages = [self.speech.utterances[rows[i]].language for i in batch]
-                inputs = torch.from_numpy(mel.input_features[:, :, : window_frames(self.base)])
+                inputs = window_features(self.base, [clips[i] for i in batch])
                 self.generate(encode(self.model, inputs, None, self.accelerator), languages)
             clock.stop()
             durations.append(clock.seconds)

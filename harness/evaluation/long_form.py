@@ -1,6 +1,7 @@
 """Transcribe recordings longer than the model's window, by one of three algorithms."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,17 @@ from transformers import WhisperForConditionalGeneration
 from harness.data.audio import SAMPLE_RATE
 from harness.data.store.prepare import Speech
 from harness.errors import UserError
+from harness.evaluation.generation import (
+    DecodingSettings,
+    decode_states,
+    generation_options,
+    window_extractor,
+    window_features,
+)
 from harness.model.base import Base
 from harness.model.methods import whisper_of
+from harness.model.trial_settings import window_frames
+from harness.model_size.parameters import POSITIONS_PER_SECOND
 from harness.spec.messages import Algorithm
 from harness.spec.result import Transcript
 
@@ -27,6 +37,11 @@ SILENCE_RATIO = 1e-5  # of the power of loud speech: 50 dB below it
 MIN_SEGMENT_SHARE = 1 / 3  # of the longest segment: no cut comes earlier
 BATCH_SIZE = 8
 PROMPT_TOKENS = 4  # start of transcript, language, task, no timestamps
+STUCK = (
+    "the model predicts timestamps that hardly advance; decode the recordings with --long-form pauses, which needs no "
+    "timestamps"
+)
+WINDOWS_PER_WINDOW = 10  # how often `sequential` may decode, for each window of the recording
 
 
 @dataclass(frozen=True)
@@ -109,31 +124,45 @@ def transcribe_long(
 
 
 def window_seconds(base: Base) -> float:
-    """Return the length of the encoder's window: 30 s for OpenAI's models, less for the demo's."""
-    extractor = base.processor.feature_extractor
-    return float(extractor.n_samples / extractor.sampling_rate)
+    """Return the length of the encoder's present window: 30 s for OpenAI's models unless a trial shortens it."""
+    return window_frames(base) / 2 / POSITIONS_PER_SECOND
 
 
 def _decode_sequentially(
     model: WhisperForConditionalGeneration, base: Base, clip: Samples, language: str | None, task: str
 ) -> str:
-    long = len(clip) > base.processor.feature_extractor.n_samples
-    padding = {"truncation": False, "padding": "longest"} if long else {}
-    inputs = base.processor.feature_extractor(
-        clip, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True, **padding
-    )
+    extractor = window_extractor(base)
+    padding: dict[str, Any] = {"truncation": False, "padding": "longest"} if len(clip) > extractor.n_samples else {}
+    inputs = extractor(clip, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True, **padding)
     ids = model.generate(
         inputs.input_features.to(base.device),
         attention_mask=inputs.attention_mask.to(base.device),
         return_timestamps=True,
         condition_on_prev_tokens=False,
-        language=language,
-        task=task,
-        num_beams=1,
-        do_sample=False,
+        monitor_progress=window_limit(len(clip) / SAMPLE_RATE, window_seconds(base), STUCK),
+        **(generation_options(base, language, task) | {"logits_processor": None}),
     )
     text: str = base.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)[0]
     return text
+
+
+def window_limit(seconds: float, window: float, message: str) -> Callable[[Any], None]:
+    """Return a callback for each window that raises after ten times as many windows as the recording has.
+
+    A model can predict timestamps that move its window by nothing, and generate() would ask it for ever.
+
+    Raises:
+        UserError: The callback raises it, with this message.
+    """
+    left = WINDOWS_PER_WINDOW * (1 + math.ceil(seconds / window))
+
+    def check(_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise UserError(message)
+
+    return check
 
 
 def _decode_chunks(
@@ -144,14 +173,14 @@ def _decode_chunks(
     pipeline = AutomaticSpeechRecognitionPipeline(
         model=model,
         tokenizer=base.processor.tokenizer,
-        feature_extractor=base.processor.feature_extractor,
+        feature_extractor=window_extractor(base),
         chunk_length_s=window_seconds(base),
         device=base.device,
         ignore_warning=True,  # the warning that this is experimental: result tables name the algorithm
     )
     output: Any = pipeline(
         {"raw": clip, "sampling_rate": SAMPLE_RATE},
-        generate_kwargs={"language": language, "task": task, "num_beams": 1, "do_sample": False},
+        generate_kwargs=generation_options(base, language, task),
     )
     return str(output["text"])
 
@@ -169,7 +198,7 @@ def transcribe_segments(
 
     Args:
         model: A model made from `base`.
-        base: The base model, for its processor and window.
+        base: The base model, for its processor and its present window.
         clip: 16 kHz mono samples.
         language: Whisper's language code; None detects it in each part.
         task: "transcribe" or "translate".
@@ -177,13 +206,18 @@ def transcribe_segments(
     """
     longest = min(seconds or window_seconds(base), window_seconds(base))
     parts = cut_at_pauses(clip, longest)
-    segments = []
+    limit = base.model.config.max_target_positions - PROMPT_TOKENS
+    settings = DecodingSettings(BATCH_SIZE, max_new_tokens=limit, task=task)
+    encoder, segments = whisper_of(model.eval()).model.encoder, []
     for first in range(0, len(parts), BATCH_SIZE):
         batch = parts[first : first + BATCH_SIZE]
-        texts = _decode_clips(whisper_of(model.eval()), base, [clip[start:end] for start, end in batch], language, task)
+        with torch.inference_mode():
+            mel = window_features(base, [clip[start:end] for start, end in batch])
+            states = encoder(mel.to(base.device)).last_hidden_state
+        decoded = decode_states(model, base, states, [language] * len(batch) if language else None, settings)
         segments += [
-            Segment(start / SAMPLE_RATE, end / SAMPLE_RATE, text)
-            for (start, end), text in zip(batch, texts, strict=True)
+            Segment(start / SAMPLE_RATE, end / SAMPLE_RATE, utterance.text or "")
+            for (start, end), utterance in zip(batch, decoded, strict=True)
         ]
     return segments
 
@@ -216,21 +250,3 @@ def cut_at_pauses(clip: Samples, longest: float) -> list[tuple[int, int]]:
         parts.append((start, end))
         start = end
     return parts
-
-
-def _decode_clips(
-    model: WhisperForConditionalGeneration, base: Base, clips: list[Samples], language: str | None, task: str
-) -> list[str]:
-    extractor, config = base.processor.feature_extractor, model.config
-    mel = extractor(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
-    with torch.inference_mode():
-        ids = model.generate(
-            mel[:, :, : 2 * config.max_source_positions].to(base.device),
-            language=language,
-            task=task,
-            max_new_tokens=config.max_target_positions - PROMPT_TOKENS,
-            num_beams=1,
-            do_sample=False,
-        )
-    texts: list[str] = base.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return [text.strip() for text in texts]

@@ -11,7 +11,8 @@ from accelerate.state import AcceleratorState, GradientState
 
 from harness.data.labels import label_ids
 from harness.data.store.prepare import Speech
-from harness.evaluation.decoding import DecodingSettings
+from harness.errors import UserError
+from harness.evaluation.generation import DecodingSettings
 from harness.evaluation.metrics import score, word_errors
 from harness.model.base import Base, load_base
 from harness.model.encoder_cache import EncoderStateCache
@@ -104,6 +105,22 @@ def make_labels(base: Base, speech: Speech, task: Task, leading_space: bool = Tr
     """Return the label tokens of each utterance; see `label_ids`."""
     tokenizer, generation = base.processor.tokenizer, base.model.generation_config
     return [label_ids(tokenizer, generation, u.text, u.language, task.task, leading_space) for u in speech.utterances]
+
+
+def check_window(speech: Speech, config: TrialConfig) -> None:
+    """Refuse an encoder window that would cut the audio of a clip and leave its transcript whole.
+
+    Raises:
+        UserError: The window is shorter than a clip.
+    """
+    window = config.encoder_window_seconds
+    longer = [u.seconds for u in speech.utterances if window is not None and (u.seconds or 0.0) > window]
+    if longer:
+        longest = math.ceil(100 * max(seconds or 0.0 for seconds in longer)) / 100
+        raise UserError(
+            f"encoder_window_seconds {window:g} is shorter than {len(longer)} of the {len(speech.utterances)} clips; "
+            f"set it to {longest:g} or more, or exclude longer clips by max_seconds: {window:g} in the task"
+        )
 
 
 def decoding_batch_size(dims: Dimensions, tokens: int, device: torch.device) -> int:

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from harness.catalog import model_location
 from harness.data.audio import SAMPLE_RATE
 from harness.data.labels import label_ids, model_languages, suppressed_first
+from harness.data.sampling import spread
 from harness.data.store.prepare import Speech, prepare
 from harness.errors import DISK_FULL, UserError, is_disk_full
 from harness.evaluation.decoding import Decoder, sort_by_length
@@ -213,13 +214,13 @@ def run_transcription(context: TrainerContext, order: Transcribe) -> Transcribed
 def _measure_speed(decoder: Decoder, rows: list[int], order: Transcribe) -> tuple[float, float]:
     """Return RTFx, and the mean seconds that one clip alone takes; clips are spread over the durations."""
     speech, passes = decoder.speech, order.speed_passes
-    timed = sort_by_length(speech, rows)[:: max(1, len(rows) // order.speed_clips)][: order.speed_clips]
+    timed = spread(sort_by_length(speech, rows), order.speed_clips)
     clips = [speech.samples(speech.utterances[row]) for row in timed]
     rtfx = decoder.measure_rtfx(timed, clips, passes)
-    subset = slice(None, None, max(1, len(timed) // LATENCY_CLIPS))
+    few = spread(range(len(timed)), LATENCY_CLIPS)
+    few_rows, few_clips = [timed[index] for index in few], [clips[index] for index in few]
     single = replace(decoder, settings=replace(decoder.settings, batch_size=1))
-    single_rtfx = single.measure_rtfx(timed[subset], clips[subset], passes)
-    latency = sum(map(len, clips[subset])) / SAMPLE_RATE / single_rtfx / len(clips[subset])
+    latency = sum(map(len, few_clips)) / SAMPLE_RATE / single.measure_rtfx(few_rows, few_clips, passes) / len(few)
     return rtfx, latency
 
 
@@ -232,10 +233,11 @@ def run_long_transcription(context: TrainerContext, order: TranscribeLong) -> Tr
         forced = languages if order.config.forced_language else [None] * len(languages)
         texts = transcribe_long(model, base, clips, forced, context.task.task, order.algorithm)
         clock.stop()
+        window = window_seconds(base)
     decoded = [t.model_copy(update={"hypothesis": text}) for t, text in zip(transcripts, texts, strict=True)]
     write_transcripts(Path(order.output), decoded)
     seconds = sum(t.audio_seconds or 0.0 for t in transcripts)
-    decoding = {"strategy": f"greedy, long form {order.algorithm}", "window_seconds": window_seconds(base)}
+    decoding = {"strategy": f"greedy, long form {order.algorithm}", "window_seconds": window}
     return Transcribed(rtfx=seconds / clock.seconds, decoding=decoding, data=data)
 
 

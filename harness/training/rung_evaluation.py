@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.data.batches import chunks
-from harness.evaluation.decoding import DecodedUtterance, Decoder, make_transcript
+from harness.evaluation.decoding import Decoder, make_transcript
+from harness.evaluation.generation import DecodedUtterance
 from harness.hardware.clock import Clock
 from harness.spec.messages import Partial
 from harness.spec.result import Transcript

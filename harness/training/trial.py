@@ -10,7 +10,7 @@ from harness.model.batched_lora import make_view
 from harness.records.study_folder import write_transcripts
 from harness.spec.messages import Finished, Train
 from harness.spec.result import OUT_OF_MEMORY, TrialResult
-from harness.training.context import TrainerContext, make_labels
+from harness.training.context import TrainerContext, check_window, make_labels
 from harness.training.trial_protocol import Trial
 from harness.training.trial_run import TrialRun
 
@@ -30,6 +30,7 @@ def run_trial(context: TrainerContext, order: Train) -> Trial[Finished]:
         order: The configuration, budget, seed and folders.
     """
     attempt, config, reported = Path(order.attempt), order.config, 0
+    check_window(context.speech, config)
     context = replace(context, speech=replace(context.speech, portion=order.portion))
     if not config.leading_space:
         context = replace(context, labels=make_labels(context.base, context.speech, context.task, leading_space=False))

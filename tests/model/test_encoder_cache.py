@@ -25,7 +25,7 @@ WAYS = {
     "the encoder's last layer": {"layers_to_transform": (3,)},
     "biases beside the matrices": {"scope": "decoder", "bias": "lora_only"},
     "in bf16": {"scope": "decoder", "precision": "bf16"},
-    "a shorter window": {"scope": "decoder", "encoder_window_seconds": 2.4},
+    "a shorter window": {"scope": "decoder", "encoder_window_seconds": 2.8},
 }
 
 

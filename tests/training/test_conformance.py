@@ -70,9 +70,9 @@ def test_a_shorter_window_really_shortens_what_the_encoder_sees(context):
     whole = context.base.model.model.encoder.embed_positions.weight
     with apply_trial_settings(context.base, config):
         cut = context.base.model.model.encoder.embed_positions.weight
-        assert len(cut) == 125 and torch.equal(cut, whole[:125])
-        mel = torch.from_numpy(context.speech.features[:1, :, :250].astype("float32"))
-        assert context.base.model.model.encoder(mel).last_hidden_state.shape[1] == 125
+        assert len(cut) == 140 and torch.equal(cut, whole[:140])
+        mel = torch.from_numpy(context.speech.features[:1, :, :280].astype("float32"))
+        assert context.base.model.model.encoder(mel).last_hidden_state.shape[1] == 140
     assert context.base.model.model.encoder.embed_positions.weight is whole
 
 

@@ -10,6 +10,7 @@ from harness.compare.report.page import Picture
 from harness.compare.scoring.systems import Records
 from harness.compare.statistics.search_curves import BudgetPoint, CurvePoint, Importance
 from harness.compare.tables.escape import visible
+from harness.compare.tables.rows import cost_front
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,8 +34,9 @@ STYLE = {
 }
 NO_DATE = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 LONGEST_NAME = 28
-MOST_LINES = 60
-Draw = Callable[["Figure"], None]
+MAX_LINES = 60  # trials in one figure
+MAX_GROUPS = 20
+Draw = Callable[["Figure"], str]  # draws, and returns a sentence on what it left out, if anything
 
 
 def short(name: str) -> str:
@@ -58,8 +60,8 @@ def draw_all(
     wanted: list[tuple[bool, str, str, Draw, float]] = [
         (True, "ranking", f"{rate} with 95 % intervals; filled: tied with the best",
          lambda f: ranking(f, leaderboard), 0.22 * len(leaderboard.rows) + 0.8),
-        (timed, "pareto", f"{rate} against training time; filled: on the Pareto front",
-         lambda f: pareto(f, leaderboard), 2.4),
+        (timed, "pareto", f"{rate} against training time; filled: no system has a lower {rate} in less time",
+         lambda f: pareto(f, leaderboard), 2.2 + 0.12 * len(leaderboard.rows) / 2),
         (decoded, "learning_curves", "Validation WER of each trial; dashed: pruned",
          lambda f: learning(f, curves), 2.4),
         (bool(curves), "parallel_coordinates", "Sampled settings and validation WER of each trial",
@@ -72,7 +74,8 @@ def draw_all(
         (bool(leaderboard.data_curve), "data_curve", f"{rate} of the best settings by hours of speech, 95 % intervals",
          lambda f: hours(f, leaderboard), 2.4),
         (parts > 0, "groups", f"{rate} by {kind}",
-         lambda f: groups(f, leaderboard), min(9.0, 0.13 * parts * (len(leaderboard.rows) + 1) + 1.0)),
+         lambda f: groups(f, leaderboard),
+         min(9.0, 0.13 * min(parts, MAX_GROUPS) * (min(len(leaderboard.rows), len(COLOURS)) + 1) + 1.0)),
     ]  # fmt: skip
     found = [(name, caption, draw, height) for there, name, caption, draw, height in wanted if there]
     return [_drawn(leaderboard.folder / "figures", *each) for each in found]
@@ -85,15 +88,16 @@ def _drawn(folder: Path, name: str, caption: str, draw: Draw, height: float) -> 
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(COLUMN, height), layout="constrained")
-        draw(figure)
+        left_out = draw(figure)
         for ending, metadata in NO_DATE.items():
             content = io.BytesIO()
             figure.savefig(content, format=ending, metadata=metadata)
             (folder / f"{name}.{ending}").write_bytes(content.getvalue())
+    caption = f"{caption}. {left_out}" if left_out else caption
     return Picture(name, caption, (folder / f"{name}.svg").read_bytes())
 
 
-def ranking(figure: "Figure", leaderboard: Leaderboard) -> None:
+def ranking(figure: "Figure", leaderboard: Leaderboard) -> str:
     """Systems by rate with intervals; a bar below joins those tied with the best, as in a critical-difference plot."""
     axes, rows = figure.subplots(), leaderboard.rows
     for place, row in enumerate(rows):
@@ -108,20 +112,21 @@ def ranking(figure: "Figure", leaderboard: Leaderboard) -> None:
         edge = axes.get_xlim()[1]
         axes.plot([edge, edge], [min(tied) - 0.2, max(tied) + 0.2], color="black", linewidth=2.5, clip_on=False)
     axes.set_xlabel(_rate(leaderboard))
+    return ""
 
 
 def _rate(leaderboard: Leaderboard) -> str:
     return f"{leaderboard.judge.metric.upper().replace('_', ' ')} %"
 
 
-def pareto(figure: "Figure", leaderboard: Leaderboard) -> None:
-    """Rate against training time."""
-    axes = figure.subplots()
-    for place, row in enumerate(leaderboard.rows):
+def pareto(figure: "Figure", leaderboard: Leaderboard) -> str:
+    """Rate against training time, with the Pareto front of just these two."""
+    axes, front = figure.subplots(), cost_front(leaderboard.rows, "train_seconds")
+    for place, (row, on_front) in enumerate(zip(leaderboard.rows, front, strict=True)):
         if row.train_seconds is None:
             continue
         colour = COLOURS[place % len(COLOURS)]
-        filled = colour if row.pareto else "white"
+        filled = colour if on_front else "white"
         marker = "os^Dv"[place % 5]
         axes.plot(row.train_seconds, 100 * row.rate, marker, color=colour, markerfacecolor=filled, linestyle="none",
                   label=short(row.system))  # fmt: skip
@@ -129,9 +134,11 @@ def pareto(figure: "Figure", leaderboard: Leaderboard) -> None:
     axes.set_ylabel(_rate(leaderboard))
     axes.margins(0.1)
     figure.legend(loc="outside upper center", ncols=2, fontsize=7, handletextpad=0.2, columnspacing=0.8)
+    missing = [row.system for row in leaderboard.rows if row.train_seconds is None]
+    return f"Without a training time, and not shown: {', '.join(missing)}." if missing else ""
 
 
-def learning(figure: "Figure", curves: Sequence[CurvePoint]) -> None:
+def learning(figure: "Figure", curves: Sequence[CurvePoint]) -> str:
     """Validation WER over examples seen: pruned trials dashed, the best heavy."""
     axes = figure.subplots()
     by_trial: dict[tuple[str, int], list[tuple[CurvePoint, float]]] = {}
@@ -140,7 +147,7 @@ def learning(figure: "Figure", curves: Sequence[CurvePoint]) -> None:
             by_trial.setdefault((point.study, point.trial), []).append((point, 100 * point.wer))
     ended = [points for points in by_trial.values() if points[-1][0].state == "complete"]
     best = min(ended or list(by_trial.values()), key=lambda points: points[-1][1])
-    chosen = sorted(by_trial.values(), key=lambda points: points[-1][1])[:MOST_LINES]
+    chosen = sorted(by_trial.values(), key=lambda points: points[-1][1])[:MAX_LINES]
     for points in chosen:
         pruned = points[-1][0].state != "complete"
         style = {"color": GREY, "linestyle": "--" if pruned else "-", "alpha": 0.8, "linewidth": 0.9}
@@ -154,6 +161,14 @@ def learning(figure: "Figure", curves: Sequence[CurvePoint]) -> None:
     axes.margins(y=0.15)
     axes.set_xlabel("examples seen")
     axes.set_ylabel("validation WER %")
+    without = len({(point.study, point.trial) for point in curves}) - len(by_trial)
+    return " ".join(
+        [*_best_only(len(by_trial)), *([f"{without} trials have no WER yet and are not shown."] if without else [])]
+    )
+
+
+def _best_only(trials: int) -> list[str]:
+    return [f"The {MAX_LINES} trials with the lowest WER of {trials}."] if trials > MAX_LINES else []
 
 
 def _sampled(leaderboard: Leaderboard) -> tuple[list[str], list[tuple[dict[str, object], float]]]:
@@ -164,16 +179,16 @@ def _sampled(leaderboard: Leaderboard) -> tuple[list[str], list[tuple[dict[str, 
     return [n for n in names if len({str(settings.get(n)) for settings, _ in found}) > 1], found
 
 
-def parallel(figure: "Figure", leaderboard: Leaderboard) -> None:
+def parallel(figure: "Figure", leaderboard: Leaderboard) -> str:
     """Each trial as a line through its settings; the darker, the lower its WER."""
     names, trials = _sampled(leaderboard)
     axes = figure.subplots()
     if not names:
         axes.text(0.5, 0.5, "no setting differs", ha="center")
-        return
+        return ""
     places = [_places([settings.get(name) for settings, _ in trials]) for name in names]
-    rates = _places([rate for _, rate in trials])
-    order = sorted(range(len(trials)), key=lambda t: -trials[t][1])[-MOST_LINES:]
+    rates = _places([100 * rate for _, rate in trials])
+    order = sorted(range(len(trials)), key=lambda t: -trials[t][1])[-MAX_LINES:]
     for rank, trial in enumerate(order):
         share = (rank + 1) / len(order)
         heights = [*(axis[0][trial] for axis in places), rates[0][trial]]
@@ -183,11 +198,12 @@ def parallel(figure: "Figure", leaderboard: Leaderboard) -> None:
         for text, height, anchor in ((axis[1], -0.02, "top"), (axis[2], 1.02, "bottom")):
             axes.text(place, height, text, ha="center", va=anchor, fontsize=5.5)
     labels = [name.replace("_", "\n") for name in names]
-    axes.set_xticks(range(len(names) + 1), [*labels, "WER"], fontsize=6)
+    axes.set_xticks(range(len(names) + 1), [*labels, "WER %"], fontsize=6)
     axes.tick_params(axis="x", pad=14, length=0)
     axes.set_yticks([])
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.set_ylim(-0.1, 1.1)
+    return " ".join(_best_only(len(trials)))
 
 
 def _places(values: list[object]) -> tuple[list[float], str, str]:
@@ -207,16 +223,17 @@ def _places(values: list[object]) -> tuple[list[float], str, str]:
     return [(scale(n) - scale(low)) / width for n in known], f"{low:.3g}", f"{high:.3g}"
 
 
-def bars(figure: "Figure", importances: Sequence[Importance]) -> None:
+def bars(figure: "Figure", importances: Sequence[Importance]) -> str:
     """Importances, the highest on top."""
     axes = figure.subplots()
     axes.barh(range(len(importances)), [i.importance for i in importances], color=COLOURS[0], height=0.65)
     axes.set_yticks(range(len(importances)), [short(i.setting) for i in importances])
     axes.invert_yaxis()
     axes.set_xlabel(f"share of the variation, {importances[0].trials} trials")
+    return ""
 
 
-def expected(figure: "Figure", budget: Sequence[BudgetPoint]) -> None:
+def expected(figure: "Figure", budget: Sequence[BudgetPoint]) -> str:
     """The budget curve of each study."""
     axes = figure.subplots()
     for place, study in enumerate(dict.fromkeys(point.study for point in budget)):
@@ -230,9 +247,10 @@ def expected(figure: "Figure", budget: Sequence[BudgetPoint]) -> None:
     axes.set_ylabel("best validation WER %")
     axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.legend()
+    return ""
 
 
-def hours(figure: "Figure", leaderboard: Leaderboard) -> None:
+def hours(figure: "Figure", leaderboard: Leaderboard) -> str:
     """Rate over hours of training speech, on a logarithmic axis that bears the hours themselves."""
     axes = figure.subplots()
     axes.set_xscale("log")
@@ -254,21 +272,32 @@ def hours(figure: "Figure", leaderboard: Leaderboard) -> None:
     axes.set_ylabel(_rate(leaderboard))
     if len(leaderboard.studies) > 1:
         axes.legend()
+    unknown = sum(not p.hours for p in leaderboard.data_curve)
+    return f"{unknown} points of unknown hours are not shown." if unknown else ""
 
 
-def groups(figure: "Figure", leaderboard: Leaderboard) -> None:
-    """Rates by group under the first grouping, one bar a system."""
+def groups(figure: "Figure", leaderboard: Leaderboard) -> str:
+    """Rates by group under the first grouping, one bar a system; the groups with the most utterances."""
     axes = figure.subplots()
     kind = leaderboard.groups[0].grouping
-    names = list(dict.fromkeys(row.group for row in leaderboard.groups if row.grouping == kind))[:20]
+    held = {(row.group, row.system): row for row in leaderboard.groups if row.grouping == kind}
+    sizes = {row.group: row.utterances for row in held.values()}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:MAX_GROUPS]
+    names = [name for name in sizes if name in largest]
     systems = [row.system for row in leaderboard.rows][: len(COLOURS)]
-    held = {(row.group, row.system): row.rate for row in leaderboard.groups if row.grouping == kind}
-    high = 0.8 / len(systems)
+    height = 0.8 / len(systems)
     for place, system in enumerate(systems):
-        heights = [compute_options - 0.4 + high * (place + 0.5) for compute_options in range(len(names))]
-        values = [100 * (held[name, system] or 0.0) for name in names]
-        axes.barh(heights, values, height=high, color=COLOURS[place], label=short(system))
+        heights = [index - 0.4 + height * (place + 0.5) for index in range(len(names))]
+        rates = [held[name, system].rate for name in names]
+        values = [float("nan") if rate is None else 100 * rate for rate in rates]
+        axes.barh(heights, values, height=height, color=COLOURS[place], label=short(system))
+        for at, rate in zip(heights, rates, strict=True):
+            if rate is None:
+                axes.text(0, at, " no words", fontsize=5, va="center", color=COLOURS[place])
     axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel(_rate(leaderboard))
     figure.legend(loc="outside upper center", ncols=2, fontsize=7, handlelength=1.0, columnspacing=0.8)
+    parts = [(len(systems), len(leaderboard.rows), "best systems"), (len(names), len(sizes), "largest groups")]
+    cut = [f"the {shown} {what} of {total}" for shown, total, what in parts if shown < total]
+    return f"Shown: {' and '.join(cut)}; groups.csv has all." if cut else ""

@@ -18,6 +18,7 @@ from harness.compare.statistics.data_curve import FRACTION_FIELDS, DataPoint
 from harness.compare.tables import columns
 from harness.compare.tables.columns import percent, probability, signed
 from harness.compare.tables.escape import visible
+from harness.compare.tables.rows import Row, cost_front
 from harness.errors import UserError
 from harness.orchestration.time_accounting import time_spent, time_table
 from harness.spec.published import Figure
@@ -77,7 +78,7 @@ def report_page(leaderboard: Leaderboard, pictures: Sequence[Picture], published
     data = {
         "short": [column.name in short for column in shown],
         "metric": leaderboard.judge.metric.upper().replace("_", " "),
-        "points": [_point(row, [field for field, _ in costs]) for row in leaderboard.rows],
+        "points": _points(leaderboard.rows, [field for field, _ in costs]),
         "systems": [row.system for row in leaderboard.rows],
         "utterances": utterances,
     }
@@ -111,9 +112,20 @@ def report_page(leaderboard: Leaderboard, pictures: Sequence[Picture], published
     )
 
 
-def _point(row: Any, fields: list[str]) -> dict[str, Any]:
-    held = {field: getattr(row, field) for field in fields}
-    return {"system": row.system, "rate": row.rate, "low": row.ci_low, "high": row.ci_high, **held}
+def _points(rows: Sequence[Row], costs: list[str]) -> list[dict[str, Any]]:
+    """The points of the interactive plot: rate, costs, and for each cost whether the system is on the Pareto front."""
+    fronts = {field: cost_front(rows, field) for field in costs}
+    return [
+        {
+            "system": row.system,
+            "rate": row.rate,
+            "low": row.ci_low,
+            "high": row.ci_high,
+            **{field: getattr(row, field) for field in costs},
+            "front": {field: front[place] for field, front in fronts.items()},
+        }
+        for place, row in enumerate(rows)
+    ]
 
 
 def _difference(c: Any) -> list[str]:

@@ -1,6 +1,7 @@
 """Systems and their comparisons -> the rows of the leaderboard, best first."""
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from harness.compare.scoring.rates import cost_field, system_rates
@@ -181,6 +182,17 @@ def leaderboard_rows(
 
 def _value(rate: float | None) -> float:
     return float("inf") if rate is None else rate
+
+
+def cost_front(rows: Sequence[Row], field: str) -> list[bool | None]:
+    """Return whether each row is on the Pareto front of its rate and one cost; None without that cost.
+
+    Args:
+        rows: Rows of a leaderboard.
+        field: Cost, a field of Row; more is better for `rtfx` alone.
+    """
+    points = [{"rate": row.rate, field: getattr(row, field)} for row in rows]
+    return pareto_front(points, {"rate": "lower", field: "higher" if field == "rtfx" else "lower"})
 
 
 def _ties(systems: list[System], comparisons: list[Comparison], best: str | None) -> dict[str, bool | None]:

@@ -80,12 +80,11 @@ function drawPareto() {
   }
   svg.append(shape("text", { x: (left + right) / 2, y: 390, "text-anchor": "middle", "font-size": 14 }, label));
   svg.append(shape("text", { x: 16, y: (top + bottom) / 2, "text-anchor": "middle", "font-size": 14, transform: `rotate(-90 16 ${(top + bottom) / 2})` }, data.metric + " %"));
-  const more = field === "rtfx";
+  byId("cost_missing").textContent = data.points.filter((p) => p[field] === null).map((p) => p.system).join(", ");
+  byId("cost_missing").parentElement.hidden = points.length === data.points.length;
   for (const point of points) {
-    const cost = (p) => (more ? -p[field] : p[field]);
-    const beaten = points.some((p) => p.rate <= point.rate && cost(p) <= cost(point) && (p.rate < point.rate || cost(p) < cost(point)));
     const dot = shape("circle", { cx: atX(point[field]), cy: atY(point.rate), r: 7, class: "point", tabindex: 0,
-      fill: beaten ? "#ffffff" : "#0072b2", stroke: "#0072b2", "stroke-width": 2 });
+      fill: point.front[field] ? "#0072b2" : "#ffffff", stroke: "#0072b2", "stroke-width": 2 });
     dot.setAttribute("aria-label", point.system);
     if (point.low !== null) svg.append(shape("line", { x1: atX(point[field]), x2: atX(point[field]), y1: Math.max(top, atY(point.high)), y2: Math.min(bottom, atY(point.low)), stroke: "#0072b2", "stroke-opacity": .4, "stroke-width": 2 }));
     const show = () => {

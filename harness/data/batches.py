@@ -83,10 +83,16 @@ def make_batch(inputs: Tensor, labels: Sequence[list[int]], pad: int, depth: int
     return Batch(inputs, decoder_input.masked_fill(decoder_input == IGNORED, pad), targets, depth)
 
 
-def example_order(rows: Sequence[int], seed: int) -> Iterator[int]:
-    """Yield training rows without end, in a new permutation each epoch."""
+def example_order(rows: Sequence[int] | Callable[[int], Sequence[int]], seed: int) -> Iterator[int]:
+    """Yield training rows without end, in a new permutation each epoch.
+
+    Args:
+        rows: The rows of every epoch, or a function that returns those of an epoch.
+        seed: Determines the permutations.
+    """
     for epoch in itertools.count():
-        yield from (rows[i] for i in np.random.default_rng([seed, epoch]).permutation(len(rows)))
+        of_epoch = rows(epoch) if callable(rows) else rows
+        yield from (of_epoch[i] for i in np.random.default_rng([seed, epoch]).permutation(len(of_epoch)))
 
 
 def length_order(order: Iterable[int], lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[int]:

@@ -1,7 +1,10 @@
 """Assign utterances to train, validation and test, and detect leaks between the splits."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
+
+import numpy as np
 
 from harness.errors import UserError, nearest
 from harness.spec.task import SPLITS, Split, Task, Utterance
@@ -177,15 +180,21 @@ def describe_leaks(leaks: list[dict[str, object]]) -> list[str]:
     return notes
 
 
-def repeat_by_weight(rows: list[int], weight: float, seed: int, names: list[str]) -> list[int]:
-    """Repeat rows by a weight: 2.5 means each row twice and a random half of them a third time.
+def repeat_by_weight(rows: list[int], weight: float, epoch: int, seed: int) -> list[int]:
+    """Repeat rows by a weight: 2.5 means each row twice and half of them, drawn anew each epoch, a third time.
+
+    The draws of successive epochs deal out one random permutation after another, so that every row is drawn once
+    before any is drawn again.
 
     Args:
-        rows: The rows.
-        weight: The weight of their source.
-        seed: The seed of the random part.
-        names: Name of every row of the data set, which the draw depends on.
+        rows: The rows of one source.
+        weight: The weight of the source.
+        epoch: The epoch, from 0.
+        seed: The seed of the permutations.
     """
-    whole, part = int(weight), weight - int(weight)
-    extra = set(_hash_order([names[row] for row in rows], seed)[: round(part * len(rows))])
-    return [row for row in rows for _ in range(whole + (names[row] in extra))]
+    whole, count = int(weight), len(rows)
+    share = (weight - whole) * count
+    places = range(round(epoch * share), round((epoch + 1) * share))
+    deals = {deal: np.random.default_rng([seed, deal]).permutation(count) for deal in {p // count for p in places}}
+    drawn = Counter(rows[deals[place // count][place % count]] for place in places)
+    return [row for row in rows for _ in range(whole + drawn[row])]

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.orchestration.display import settings
 from harness.orchestration.trainer_launch import Trainer, TrainerDiedError
 from harness.plan import Plan
-from harness.spec.budget import Budget
+from harness.spec.budget import Budget, epoch_examples
 from harness.spec.messages import Decide, Failed, Finished, Report, Train
 from harness.spec.result import Cost, Rung
 from harness.spec.space import SearchSpace
@@ -103,7 +103,7 @@ def preflight(plan: Plan, price: float | None, deadline: float | None, console: 
     try:
         with Trainer(plan.opening(), log, processes=plan.processes) as trainer:
             trainer.come_up(lambda text: console.print(text))
-            budget = plan.space.budget.resolved(trainer.ready.data["splits"]["train"]["utterances"])
+            budget = plan.space.budget.resolved(epoch_examples(trainer.ready.data))
             device = trainer.ready.device
             _refuse(plan, budget, device)
             forecasts = [_measure(trainer, name, config) for name, config in _systems(plan, budget, device)]

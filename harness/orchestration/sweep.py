@@ -30,7 +30,8 @@ from harness.search.heartbeat import Heartbeat
 from harness.search.storage import Database
 from harness.search.study import SLOTS, Study
 from harness.search.warm_start import warm_start
-from harness.spec.budget import Budget
+from harness.spec.budget import Budget, epoch_examples
+from harness.spec.recipe import Recipe
 from harness.spec.result import Kind, Record
 
 SUPERVISOR = "supervisor"  # the worker that Optuna's trials name where no other machine is at work
@@ -146,7 +147,7 @@ class Sweep:
             return self.workers[0].resolved(budget)
         if not report.is_file():
             raise UserError("how much an epoch is must be known before jobs are sent: call with --prepare-only first")
-        return budget.resolved(json.loads(report.read_text(encoding="utf-8"))["splits"]["train"]["utterances"])
+        return budget.resolved(epoch_examples(json.loads(report.read_text(encoding="utf-8"))))
 
     def _baselines(self, device: str) -> list[Run]:
         budget, runs = self._budget(), list[Run]()

@@ -1,7 +1,8 @@
 """Define the training budget of a trial, and the rungs at which it is evaluated."""
 
 import math
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -81,3 +82,9 @@ class Budget(Spec):
         if unit == "train_seconds":
             return f"{amount:g} s of training"
         return f"{math.ceil(amount) if unit != 'epochs' else f'{amount:g}'} {unit}"
+
+
+def epoch_examples(report: Mapping[str, Any]) -> int:
+    """Return how many examples an epoch has, by a data report; an old report does not count the sources' weights."""
+    examples: int = report.get("epoch", report["splits"]["train"])["utterances"]
+    return examples

@@ -41,7 +41,9 @@ class SourceBase(Spec):
     language: str | None = Field(None, description="unset: the task's, else the language column")
     proxy_language: str | None = Field(None, description="unset: the task's")
     weight: float = Field(
-        1.0, gt=0, description="how often each training clip occurs in an epoch: 2 is twice, 0.5 is half of the clips"
+        1.0,
+        gt=0,
+        description="how often a training clip occurs in an epoch: 2 is twice; 0.5 is half of the clips, drawn anew",
     )
     caps: dict[Split, int] = Field({}, description="split -> its maximum number of utterances, drawn with split_seed")
     encoding: str = Field("utf-8", description="text encoding of tables and transcripts")

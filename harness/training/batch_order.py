@@ -83,7 +83,7 @@ def rows_used(context: TrainerContext, config: TrialConfig, order: Train, proces
 
 def _examples(context: TrainerContext, count: int | None, seed: int, longest_first: bool) -> Iterator[int]:
     rows = context.speech.rows("train")
-    examples: Iterable[int] = example_order(rows, seed)
+    examples: Iterable[int] = example_order(lambda epoch: context.speech.epoch_rows(epoch, seed), seed)
     if longest_first:
         examples = itertools.cycle(sorted(rows, key=lambda row: -len(context.labels[row])))
     return itertools.islice(examples, count)

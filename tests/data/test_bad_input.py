@@ -3,7 +3,6 @@
 import errno
 import json
 import struct
-import time
 import tracemalloc
 
 import numpy as np
@@ -139,25 +138,20 @@ def test_a_link_that_leads_out_of_the_folder(tmp_path, folder, prepared):
         prepared(folder=folder)
 
 
-def test_a_manifest_of_100_000_lines(tmp_path):
-    """Listing, splitting and checking; time and memory are printed (pytest -s) and kept in docs/reference/data.md."""
+def test_a_manifest_of_many_lines_takes_little_memory(tmp_path):
+    """Listing, splitting and checking; docs/reference/data.md has the figures for 100,000 lines."""
     with (tmp_path / "m.jsonl").open("w") as file:
-        for number in range(100_000):
+        for number in range(2_000):
             line = {"audio_filepath": f"audio/{number}.wav", "text": "some words of a sentence", "duration": 3.2}
             file.write(json.dumps({**line, "speaker": f"s{number % 500}"}) + "\n")
     source = {"kind": "manifest", "folder": tmp_path, "manifests": "m.jsonl"}
     task = Task.parse({"name": "big", "language": "en", "sources": [source]}, "test")
-    began = time.perf_counter()
-    listing, _, _ = list_clips(task, tmp_path / "cache")
-    seconds = time.perf_counter() - began
-    assert len(listing.utterances) == 100_000
-    del listing
     tracemalloc.start()
-    list_clips(task, tmp_path / "cache")
+    listing, _, _ = list_clips(task, tmp_path / "cache")
     peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
-    print(f"100,000 lines: {seconds:.1f} s, {peak:.0f} MB at the peak")
-    assert seconds < 30 and peak < 1000
+    assert len(listing.utterances) == 2_000
+    assert peak < 12, "MB"
 
 
 def test_text_that_is_not_utf_8(folder, prepared):

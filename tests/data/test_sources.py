@@ -1,5 +1,6 @@
 """Every kind of source, through `prepare`, as a user's task file reads it."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from recordings import make_folder, write_clip, write_table
 
 from harness import catalog
+from harness.data.batches import example_order
 from harness.errors import UserError
 
 
@@ -329,13 +331,50 @@ def test_several_sources_with_weights_and_caps(tmp_path, prepared):
     speech = prepared(sources=sources)
     by_source = speech.report["sources"]
     assert by_source["b"]["train"]["utterances"] == 3 and by_source["b"]["test"]["utterances"] == 1
-    rows = speech.rows("train")
+    rows = speech.epoch_rows(0, seed=1)
     of_a = [row for row in rows if speech.utterances[row].dataset == "a"]
     held = by_source["a"]["train"]["utterances"]
     assert len(of_a) == 2 * held + round(held / 2) and len(set(of_a)) == held
     assert sum(speech.utterances[row].dataset == "b" for row in rows) == 3
-    assert rows == prepared(sources=sources).rows("train"), "the drawn part changes from call to call"
+    assert rows == prepared(sources=sources).epoch_rows(0, seed=1), "the drawn part changes from call to call"
     assert {u.id.split("/")[0] for u in speech.utterances} == {"a", "b"}
+
+
+def test_a_weight_below_one_leaves_no_clip_out_for_ever(tmp_path, prepared):
+    """The same half was once left out in every epoch."""
+    make_folder(tmp_path / "a", 32)
+    speech = prepared(sources=[{"folder": tmp_path / "a", "weight": 0.25}])
+    train = speech.rows("train")
+    assert train == sorted(set(train)) and len(train) == speech.report["splits"]["train"]["utterances"] == 16
+    epochs = [speech.epoch_rows(epoch, seed=1) for epoch in range(8)]
+    assert [len(rows) for rows in epochs] == [4] * 8
+    first, second = (sorted(itertools.chain(*part)) for part in (epochs[:4], epochs[4:]))
+    assert epochs[0] != epochs[1] and first == train == second
+    assert epochs[0] != epochs[4] and epochs[0] != speech.epoch_rows(0, seed=2)
+    order = example_order(lambda epoch: speech.epoch_rows(epoch, seed=1), seed=1)
+    assert sorted(itertools.islice(order, 16)) == train
+    assert speech.report["epoch"] == {"utterances": 4, "seconds": 2.0}
+    assert "a: weight 0.25, so that an epoch has 4 of 16 training clips, others each time" in speech.report["notes"]
+
+
+def test_a_small_source_of_low_weight_is_seen_in_some_epochs(tmp_path, prepared):
+    make_folder(tmp_path / "a", 20)
+    make_folder(tmp_path / "b", 2)
+    sources = [{"folder": tmp_path / "a"}, {"folder": tmp_path / "b", "weight": 0.1, "split": "train"}]
+    speech = prepared(sources=sources)
+    of_b = {row for row in speech.rows("train") if speech.utterances[row].dataset == "b"}
+    assert of_b == {row for epoch in range(10) for row in speech.epoch_rows(epoch, seed=1)} & of_b
+    assert sum(len(of_b & set(speech.epoch_rows(epoch, seed=1))) for epoch in range(10)) == 2
+
+
+def test_weights_can_change_without_a_new_preparation(tmp_path, prepared):
+    make_folder(tmp_path / "a", 32)
+    once = prepared(sources=[{"folder": tmp_path / "a"}])
+    twice = prepared(sources=[{"folder": tmp_path / "a", "weight": 2}])
+    assert once.entry == twice.entry
+    assert once.report["epoch"]["utterances"] == 16 and not any("weight" in note for note in once.report["notes"])
+    assert twice.report["epoch"]["utterances"] == 32
+    assert "a: weight 2, so that each training clip occurs 2 times in an epoch" in twice.report["notes"]
 
 
 def test_the_same_folder_name_twice_needs_names(tmp_path, prepared):

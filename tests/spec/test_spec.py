@@ -5,7 +5,7 @@ import pytest
 from harness import catalog
 from harness.errors import UserError, nearest
 from harness.spec.base import read_yaml
-from harness.spec.budget import Budget
+from harness.spec.budget import Budget, epoch_examples
 from harness.spec.recipe import Recipe
 from harness.spec.space import SearchSpace
 from harness.spec.trial import TrialConfig
@@ -91,6 +91,12 @@ def test_budgets_in_other_units():
     )
     assert (seconds.position(7, 30.0), steps.position(7, 30.0)) == (500, 7)
     assert [budget.describe() for budget in (epochs, steps, seconds)] == ["2.5 epochs", "30 steps", "60 s of training"]
+
+
+def test_an_epoch_counts_the_weights_of_the_sources():
+    splits = {"train": {"utterances": 40, "seconds": 80.0}}
+    assert epoch_examples({"splits": splits, "epoch": {"utterances": 60, "seconds": 100.0}}) == 60
+    assert epoch_examples({"splits": splits}) == 40, "a report of an earlier release"
 
 
 @pytest.mark.parametrize("given", [{}, {"examples": 10, "steps": 10}, {"steps": 0}, {"train_seconds": -1}])

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from harness.data.store.build import (
     check_undecodable,
 )
 from harness.data.store.entry import Entry, InvalidEntryError, commit_entry, file_stamp, open_entry
-from harness.data.store.report import make_report, measure_long_recordings
+from harness.data.store.report import make_report, measure_long_recordings, with_weights
 from harness.spec.data_selection import WHOLE, DataSelection
 from harness.spec.task import LONG, Task, Utterance
 
@@ -61,33 +61,40 @@ class Speech:
     portion: DataSelection = WHOLE
 
     def rows(self, split: str) -> list[int]:
-        """Return the rows of a split, in the order of the sources.
+        """Return the rows of a split, in the order of the sources; those of train are limited to `portion`."""
+        return [row for rows in self._rows_by_source(split) for row in rows]
 
-        Rows of train are repeated by their source's weight, and limited to `portion`.
+    def epoch_rows(self, epoch: int, seed: int) -> list[int]:
+        """Return the training rows of an epoch: those of train, repeated by their source's weight.
+
+        Args:
+            epoch: The epoch, from 0.
+            seed: The seed by which the fraction of a weight is drawn, anew for each epoch.
         """
-        if split != "train":
-            return self._all_rows(split)
-        rows = self._all_rows(split) + (self._all_rows("validation") if self.portion.with_validation else [])
-        if self.portion.fraction == 1.0:
-            return rows
-        members = sorted(set(rows))
-        order = np.random.default_rng([self.portion.seed, len(members)]).permutation(members)
-        chosen = set(order[: math.ceil(self.portion.fraction * len(members))].tolist())
-        return [row for row in rows if row in chosen]
+        by_source = self._rows_by_source("train")
+        weights = [source.weight for source in self.task.sources]
+        weights += [1.0] * (len(by_source) - len(weights))  # of validation
+        parts = zip(by_source, weights, strict=True)
+        return [row for rows, weight in parts for row in repeat_by_weight(rows, weight, epoch, seed)]
 
     def train_seconds(self) -> float:
         """Return the seconds of training speech, each recording counted once."""
-        return sum(self.utterances[row].seconds or 0.0 for row in set(self.rows("train")))
+        return sum(self.utterances[row].seconds or 0.0 for row in self.rows("train"))
 
-    def _all_rows(self, split: str) -> list[int]:
-        rows: list[int] = []
-        for name, source in zip(self.task.source_names(), self.task.sources, strict=True):
-            of_source = [row for row, u in enumerate(self.utterances) if u.split == split and u.dataset == name]
-            if split == "train" and source.weight != 1:
-                ids = [u.id for u in self.utterances]
-                of_source = repeat_by_weight(of_source, source.weight, self.task.split_seed, ids)
-            rows += of_source
-        return rows
+    def _rows_by_source(self, split: str) -> list[list[int]]:
+        """Return the rows of each source; if `portion` adds validation to train, its rows come as further lists."""
+        splits = ["train", "validation"] if split == "train" and self.portion.with_validation else [split]
+        by_source = [
+            [row for row, u in enumerate(self.utterances) if u.split == part and u.dataset == name]
+            for part in splits
+            for name in self.task.source_names()
+        ]
+        if split != "train" or self.portion.fraction == 1.0:
+            return by_source
+        members = sorted(row for rows in by_source for row in rows)
+        order = np.random.default_rng([self.portion.seed, len(members)]).permutation(members)
+        chosen = set(order[: math.ceil(self.portion.fraction * len(members))].tolist())
+        return [[row for row in rows if row in chosen] for rows in by_source]
 
     def path(self, utterance: Utterance) -> Path:
         """Return the path of an utterance's file on this machine."""
@@ -110,6 +117,7 @@ def prepare(
     cache: Path,
     vocabulary: str = "",
     progress: Progress = lambda text: None,
+    languages: Collection[str] = LANGUAGES.keys(),
 ) -> Speech:
     """Compute the features of every usable clip of a task, or open them if that has been done.
 
@@ -117,28 +125,27 @@ def prepare(
 
     Args:
         task: The sources, and which clips to exclude.
-    languages: Collection[str] = LANGUAGES.keys(),
         extractor: The model's feature extractor; its settings determine the features.
         label_length: Returns the number of label tokens of (text, language).
         max_label_tokens: Clips with longer labels are excluded.
         cache: The cache folder.
         vocabulary: Identifies the tokenizer's vocabulary, which `label_length` depends on.
         progress: Called with a sentence about the progress.
+        languages: The languages that the model has a token for.
 
     Raises:
         UserError: The task, its files or the disk need the user's attention.
     """
     cache.mkdir(parents=True, exist_ok=True)
     listing, notes, cuts = list_clips(task, cache)
+    listing = Listing(with_own_languages(task, listing.utterances, languages), listing.folders)
     window = min(task.max_seconds, extractor.n_samples / SAMPLE_RATE)
-        languages: The languages that the model has a token for.
     limits = {"min_seconds": task.min_seconds, "max_seconds": window, "max_label_tokens": max_label_tokens}
     short = Listing([u for u in listing.utterances if u.split != LONG], listing.folders)
     stamps = [file_stamp(short.path(u)) for u in short.utterances]
     times = tuple(time for _, time in stamps)
     preparation = Preparation(task, short, extractor, label_length, limits, times)
     sizes = [size for size, _ in stamps] + [file_stamp(listing.path(u))[0] for u in _long(listing.utterances)]
-    listing = Listing(with_own_languages(task, listing.utterances, languages), listing.folders)
     identity = [VERSION, RESAMPLER, limits, extractor.to_dict(), vocabulary, task.name, notes]
     identity += [
         [u.model_dump(exclude_defaults=True) for u in listing.utterances],
@@ -198,7 +205,8 @@ def _open_speech(preparation: Preparation, folder: Path, listing: Listing) -> Sp
 
     entry: Entry = open_entry(folder, list(by_id), preparation.times, digest_of)
     check_undecodable(preparation.task, entry.report["excluded_clips"], len(by_id))
-    return Speech(entry.features, entry.utterances, entry.report, preparation.task, listing, folder, entry.long)
+    report = with_weights(entry.report, preparation.task)
+    return Speech(entry.features, entry.utterances, report, preparation.task, listing, folder, entry.long)
 
 
 def _write_entry(

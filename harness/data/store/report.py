@@ -72,6 +72,26 @@ def make_report(
     }
 
 
+def with_weights(report: dict[str, Any], task: Task) -> dict[str, Any]:
+    """Add what an epoch contains by the weights of the sources, on which the stored report does not depend."""
+    sources = zip(task.source_names(), task.sources, strict=True)
+    parts = [(name, source.weight, report["sources"][name].get("train")) for name, source in sources]
+    trained = [(name, weight, train) for name, weight, train in parts if train is not None]
+    epoch = {key: sum(weight * train[key] for _, weight, train in trained) for key in ("utterances", "seconds")}
+    return {
+        **report,
+        "epoch": {"utterances": max(1, round(epoch["utterances"])), "seconds": round(epoch["seconds"], 2)},
+        "notes": [*report["notes"], *(_weight_note(*part) for part in trained if part[1] != 1)],
+    }
+
+
+def _weight_note(name: str, weight: float, train: dict[str, Any]) -> str:
+    if weight > 1:
+        return f"{name}: weight {weight:g}, so that each training clip occurs {weight:g} times in an epoch"
+    seen = f"{round(weight * train['utterances'])} of {train['utterances']} training clips, others each time"
+    return f"{name}: weight {weight:g}, so that an epoch has {seen}"
+
+
 def _members(utterances: list[Utterance], source: str, split: str) -> list[Utterance]:
     return [u for u in utterances if u.dataset == source and u.split == split]
 

@@ -96,7 +96,7 @@ class Sweep:
         attempts = [str(trial.user_attrs.get("attempt_id")) for trial in self.study.running()]
         known = [*baselines, *followups(self.plan, self.study, baselines)]
         clean_up_attempts(self.folder, self.plan, known, spare=attempts)
-        warm_start(self.plan, self.study, device, self.display.say)
+        warm_start(self.plan, self.study, baselines, self.display.say)
         self.mirror.follow()
         for worker in self.workers:
             worker.watchers.append(self.mirror)

@@ -1,11 +1,11 @@
 """A search that begins where others ended: configurations of baselines, and the best of an earlier study."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.errors import UserError
 from harness.plan import Plan
-from harness.records.study_folder import open_study
+from harness.records.study_folder import Run, open_study
 from harness.search.sampling import optuna_choice
 from harness.search.study import Study
 from harness.spec.space import Distribution, SearchSpace
@@ -15,14 +15,20 @@ BASELINES = "baselines"
 BEST = 3  # configurations taken from an earlier study
 
 
-def warm_start(plan: Plan, study: Study, device: str, say: Callable[[str], None]) -> None:
-    """Enqueue what `--warm-start` names in a study that has no trial yet; says what does not fit and was left out.
+def warm_start(plan: Plan, study: Study, baselines: Sequence[Run], say: Callable[[str], None]) -> None:
+    """Enqueue the configurations of `--warm-start` in a study that has no trial yet, and report what does not fit.
 
-    Optuna itself would take keys that it does not know without a word, and only warn of values out of range.
+    Optuna itself would accept unknown settings silently, and only warn of values out of range.
+
+    Args:
+        plan: The sweep's plan.
+        study: The study to begin.
+        baselines: The runs of the baselines, adapted to the study's budget and device.
+        say: Called with each line of the report.
     """
     if study.optuna.get_trials(deepcopy=False):
         return
-    for name, config in _sources(plan, device):
+    for name, config in _sources(plan, baselines):
         params, left_out = fit_to_space(plan.space, config)
         if params and not any(reason.startswith("method") for reason in left_out):
             study.optuna.enqueue_trial(params, user_attrs={"warm_start": name})
@@ -32,12 +38,11 @@ def warm_start(plan: Plan, study: Study, device: str, say: Callable[[str], None]
             say(f"{name} does not fit the space: {', '.join(left_out) or 'it samples nothing of it'}")
 
 
-def _sources(plan: Plan, device: str) -> list[tuple[str, TrialConfig]]:
+def _sources(plan: Plan, baselines: Sequence[Run]) -> list[tuple[str, TrialConfig]]:
     found = []
     for source in plan.search_options.warm_start:
         if source == BASELINES:
-            under = {n: recipe.adapt(plan.space.budget, device, plan.model)[0] for n, recipe in plan.recipes.items()}
-            found += [(name, config) for name, config in under.items() if config.method != "none"]
+            found += [(run.name, run.config) for run in baselines if run.kind == "recipe" and run.number is None]
             continue
         if source == plan.study:
             raise UserError(f"study {source!r} cannot be its own --warm-start")

@@ -178,7 +178,8 @@ def test_optuna_s_own_tell_agrees(study):
 def test_a_sweep_under_a_budget_of_another_unit(command, small_space, tmp_path, budget, steps):
     text = small_space.read_text().replace("{examples: 64, rungs: [0.5, 1.0]}", budget)
     small_space.write_text(text.replace("fixed: {", "fixed: {per_device_train_batch_size: 8, "))
-    command("run_sweep.py", "--space", small_space, "--trials", "1", "--results", tmp_path / "results")
+    results = tmp_path / "results"
+    command("run_sweep.py", "--space", small_space, "--trials", "1", "--results", results, "--warm-start", "baselines")
     record = read_record(tmp_path / "results" / "tiny" / "trials" / "0")
     assert record.state == "complete" and record.cost.train_flops > 0
     if steps is None:

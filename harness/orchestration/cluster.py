@@ -1,4 +1,4 @@
-"""Workers as jobs of a cluster, by submitit: this process submits them, watches, reaps and writes MLflow."""
+"""Run the workers as cluster jobs with submitit; this process submits and monitors them, and writes MLflow."""
 
 import os
 import threading
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.hardware.processes import die_with_parent
+from harness.orchestration.already_done import changes
 from harness.orchestration.display import ProgressDisplay
 from harness.orchestration.gpu_assignment import GPUAssignment
 from harness.orchestration.recovery import LOST, end_dead_trials
@@ -28,13 +29,13 @@ from harness.search.heartbeat import GRACE_SECONDS, Heartbeat, HeartbeatMonitor
 from harness.search.storage import Database
 from harness.search.study import Study
 
-COORDINATOR = "coordinator"  # of the study, an attribute: the one whose jobs may work, null when they are to stop
-LOOK_SECONDS = 2.0
-JOBS_LOST = 5  # in a row without a finished trial
+COORDINATOR = "coordinator"  # study attribute: whose jobs may work; null: stop
+POLL_SECONDS = 2.0
+MAX_LOST_JOBS = 5  # for each worker, in a row without progress
 
 
 def job(plan: Plan, assignment: GPUAssignment, runs: list[Run]) -> None:
-    """One worker: its share of the baselines, then trials; SIGTERM lets it finish its rung."""
+    """Run one worker: its share of the baselines, then trials. SIGTERM lets it finish its rung."""
     stop, began = StopSignals(), time.monotonic()
 
     def may_begin() -> bool:
@@ -42,7 +43,7 @@ def job(plan: Plan, assignment: GPUAssignment, runs: list[Run]) -> None:
 
     if assignment.parent is not None:
         die_with_parent()
-        threading.Thread(target=_outlive_not, args=(assignment.parent,), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(assignment.parent,), daemon=True).start()
     database = Database(plan.folder.path, plan.place.address())
     study, heartbeat = (
         Study(plan.folder, plan.study, plan.space, plan.seed, database, needed_dimensions(plan)),
@@ -62,8 +63,8 @@ def job(plan: Plan, assignment: GPUAssignment, runs: list[Run]) -> None:
             worker.close()
 
 
-def _outlive_not(parent: int) -> None:
-    """End this process when the one that submitted it is gone: under the local executor nobody else would."""
+def _exit_with_parent(parent: int) -> None:
+    """Exit when the submitting process is gone, because submitit's local executor does not end its jobs."""
     while os.path.exists(f"/proc/{parent}"):
         time.sleep(1.0)
     os._exit(1)  # the trainer dies with this process
@@ -71,17 +72,20 @@ def _outlive_not(parent: int) -> None:
 
 def _listen(study: Study, assignment: GPUAssignment, stop: StopSignals) -> None:
     while study.optuna.user_attrs.get(COORDINATOR) == assignment.coordinator:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     stop.asked.set()
 
 
-def _has_ended(run: Run) -> bool:
-    """Whether a run has a record, and not one that says it was interrupted."""
-    return is_stored(run.folder) and not (read_record(run.folder).reason or "").startswith("interrupted")
+def _has_ended(plan: Plan, run: Run) -> bool:
+    """Whether a run has a record that answers for it, and not one that says it was interrupted."""
+    if not is_stored(run.folder):
+        return False
+    record = read_record(run.folder)
+    return not (record.reason or "").startswith("interrupted") and not changes(plan, run, record)
 
 
 class Cluster:
-    """The jobs of one sweep."""
+    """The cluster jobs of one sweep."""
 
     def __init__(
         self,
@@ -99,14 +103,14 @@ class Cluster:
             stop,
         )
         self.name, self._began = gpu_assignments[0].coordinator, time.monotonic()
-        self.watch = HeartbeatMonitor(study.database)
+        self.monitor = HeartbeatMonitor(study.database)
         self.jobs: dict[int, submitit.Job[None]] = {}
-        self._whole = False
+        self._complete = False
         os.environ["PYTHONPATH"] = python_path()  # so that jobs find the harness
-        self._told = {plan.folder.key(folder) for folder, _ in plan.folder.records()}
+        self._passed_on = {plan.folder.key(folder) for folder, _ in plan.folder.records()}
 
     def run(self, baselines: Sequence[Run], say: Callable[[str], None]) -> None:
-        """Keep every post manned until the study has its number of trials, or stopping is asked for."""
+        """Keep a job running for every GPU assignment until the study has its trials, or a stop is requested."""
         lost, used = 0, self.study.used()
         with self._coordinating():
             while True:
@@ -115,14 +119,14 @@ class Cluster:
                     del self.jobs[number]
                 lost, before, used = lost + len(ended), used, self.study.used()
                 lost = lost if used == before else 0
-                if lost > JOBS_LOST * len(self.gpu_assignments):
+                if lost > MAX_LOST_JOBS * len(self.gpu_assignments):
                     raise UserError(f"jobs end without work done; their logs are in {self._logs}")
-                self._reap()
-                self._tell()
-                missing = [run for run in baselines if not _has_ended(run)]
+                self._end_dead_trials()
+                self._pass_on_records()
+                missing = [run for run in baselines if not _has_ended(self.plan, run)]
                 searching = used < self.plan.trials and not self._late()
-                self._whole = not missing and used >= self.plan.trials
-                if self._whole or self.stop.asked.is_set() or not (searching or missing or self.jobs):
+                self._complete = not missing and used >= self.plan.trials
+                if self._complete or self.stop.asked.is_set() or not (searching or missing or self.jobs):
                     return
                 for assignment in self.gpu_assignments:
                     share = [run for run in baselines[assignment.number :: len(self.gpu_assignments)] if run in missing]
@@ -131,10 +135,10 @@ class Cluster:
                     ):  # a job without work would end at once
                         self.jobs[assignment.number] = self._submit(assignment, share)
                         say(f"worker {assignment.number} is job {self.jobs[assignment.number].job_id}")
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_SECONDS)
 
     def _late(self) -> bool:
-        """Whether no trial is to be begun any more; those at work are waited for."""
+        """Whether no more trials may begin."""
         return stop_reason(self.plan, self.study, time.monotonic() - self._began) is not None
 
     @property
@@ -151,11 +155,11 @@ class Cluster:
         plan = replace(self.plan, place=replace(place, mlflow_uri=None))  # this process alone writes MLflow
         return executor.submit(job, plan, assignment, runs)
 
-    def _reap(self) -> None:
-        """Trials of jobs that ended, and of whatever has been silent for too long."""
+    def _end_dead_trials(self) -> None:
+        """End the running trials of jobs that ended, and those without a heartbeat."""
         alive = {f"{self.name}-{number}" for number in self.jobs}
         running = self.study.running()
-        silent = set(self.watch.stale_trials([trial._trial_id for trial in running]))
+        silent = set(self.monitor.stale_trials([trial._trial_id for trial in running]))
 
         def dead(trial: FrozenTrial) -> bool:
             worker = str(trial.user_attrs.get("worker", ""))
@@ -163,10 +167,10 @@ class Cluster:
 
         end_dead_trials(self.study, self.plan, dead, LOST, "died")
 
-    def _tell(self) -> None:
-        """Tell the watchers of records that have come."""
-        for folder, record in self.plan.folder.records(skip=self._told):
-            self._told.add(self.plan.folder.key(folder))
+    def _pass_on_records(self) -> None:
+        """Pass new records to the watchers."""
+        for folder, record in self.plan.folder.records(skip=self._passed_on):
+            self._passed_on.add(self.plan.folder.key(folder))
             run = Run.of(folder, record)
             for watcher in self.watchers:
                 watcher.begin(run, record.started)
@@ -181,13 +185,13 @@ class Cluster:
             yield
         finally:
             self.study.optuna.set_user_attr(COORDINATOR, None)
-            # A job may still finish its rung; where all work is done, one that does not leave is stuck.
-            end = time.monotonic() + (GRACE_SECONDS if self._whole else float("inf"))
-            while self._at_work() and time.monotonic() < end and not self.stop.now.is_set():
-                time.sleep(LOOK_SECONDS / 4)
-            for left in self._at_work():
+            # A job may still finish its rung; once all work is done, one that does not exit is stuck.
+            end = time.monotonic() + (GRACE_SECONDS if self._complete else float("inf"))
+            while self._unfinished_jobs() and time.monotonic() < end and not self.stop.now.is_set():
+                time.sleep(POLL_SECONDS / 4)
+            for left in self._unfinished_jobs():
                 left.cancel()
-            self._tell()
+            self._pass_on_records()
 
-    def _at_work(self) -> list["submitit.Job[None]"]:
+    def _unfinished_jobs(self) -> list["submitit.Job[None]"]:
         return [job for job in self.jobs.values() if not job.done()]

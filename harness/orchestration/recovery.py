@@ -1,6 +1,6 @@
-"""Putting right what died: trials that nobody works on any more are told or tried again, and no ghost stays running.
+"""End the trials of workers that died, so that none stays RUNNING in Optuna, and schedule their retries.
 
-Optuna's own fail_stale_trials marks a trial as failed before anybody can look for its record, so this is ours.
+Optuna's fail_stale_trials does not fit: it marks a trial as failed before its record can be looked for.
 """
 
 import json
@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection
 
 from optuna.trial import FrozenTrial
 
+from harness.orchestration.already_done import identity, stored_result
 from harness.orchestration.worker import failure
 from harness.plan import Plan
+from harness.records.answers import differences
 from harness.records.study_folder import Run, StudyFolder, is_stored, read_record, read_rungs, store
 from harness.search.study import Retry, Study
 
@@ -19,10 +21,17 @@ LOST = "interrupted: its worker was lost"
 
 
 def end_dead_trials(study: Study, plan: Plan, dead: Callable[[FrozenTrial], bool], reason: str, retry: Retry) -> None:
-    """End each running trial that is dead: by its record where there is one, else as failed, to be tried again.
+    """End each dead trial: with its record if there is one, else as failed, to be retried.
 
-    Its attempt becomes the record's folder, so that the retry can go on from the checkpoint there; a worker that was
-    only asleep finds that it no longer holds the trial.
+    The attempt's folder becomes the record's folder, so that the retry resumes from its checkpoint. A worker that was
+    only suspended finds later that the trial is no longer its own.
+
+    Args:
+        study: The study.
+        plan: The plan of the sweep.
+        dead: Whether a running trial is dead.
+        reason: Reason for the record.
+        retry: Kind of retry.
     """
     for seen in study.running():
         with study.lock():
@@ -37,7 +46,7 @@ def end_dead_trials(study: Study, plan: Plan, dead: Callable[[FrozenTrial], bool
                 run = Run("trial", f"trial {frozen.number}", config, plan.seed, folder, number=frozen.number)
                 attempt = study.folder.path / "attempts" / frozen.user_attrs.get("attempt_id", "unclaimed")
                 attempt.parent.mkdir(exist_ok=True)
-                if folder.is_dir():  # the crash came between the two halves of storing
+                if folder.is_dir():  # interrupted between the two steps of storing
                     os.replace(folder, attempt)
                 attempt.mkdir(exist_ok=True)
                 record = failure(plan, run, reason, rungs=read_rungs(attempt / "checkpoint"))
@@ -46,14 +55,15 @@ def end_dead_trials(study: Study, plan: Plan, dead: Callable[[FrozenTrial], bool
 
 
 def clean_up_attempts(folder: StudyFolder, plan: Plan, runs: Collection[Run], spare: Collection[str] = ()) -> None:
-    """Keep what interrupted baselines and replicates had reached as their failed record; remove all other attempts."""
+    """Store the rungs of interrupted baselines and follow-up runs as failed records, and remove all other attempts."""
     known = {folder.key(run.folder): run for run in runs}
     for about in folder.path.glob("attempts/*/run.json"):
         if about.parent.name in spare:
             continue
         stored = json.loads(about.read_text(encoding="utf-8"))
         run, rungs = known.get(stored["record"]), read_rungs(about.parent / "checkpoint")
-        complete = run and is_stored(run.folder) and read_record(run.folder).state == "complete"
-        if run and rungs and not complete and stored["config"] == run.config.settings():
-            store(about.parent, run.folder, failure(plan, run, INTERRUPTED, rungs=rungs))
+        if run and rungs and not stored_result(plan, run) and not differences(stored, identity(plan, run)):
+            record = failure(plan, run, INTERRUPTED, rungs=rungs)
+            data = {**record.data, **stored.get("data", {})}
+            store(about.parent, run.folder, record.model_copy(update={"data": data}))
     folder.clear_attempts(spare)

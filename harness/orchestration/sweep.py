@@ -5,9 +5,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from harness.errors import UserError
 from harness.hardware.gpus import gpus
+from harness.orchestration.already_done import set_changed_aside
 from harness.orchestration.display import ProgressDisplay
 from harness.orchestration.follow_up_runs import followups
 from harness.orchestration.gpu_assignment import GPUAssignment, gpu_assignments
@@ -23,7 +25,7 @@ from harness.orchestration.trainer_launch import Trainer
 from harness.orchestration.trial_loop import run_trials
 from harness.orchestration.worker import Worker
 from harness.plan import Plan, needed_dimensions
-from harness.records.study_folder import Run, read_record
+from harness.records.study_folder import Run, is_stored, read_record
 from harness.search.baseline_tuning import tuning_runs
 from harness.search.best_trials import best_trial
 from harness.search.heartbeat import Heartbeat
@@ -93,6 +95,7 @@ class Sweep:
         self._refuse_what_cannot_run(device)
         baselines = self._baselines(device)
         baselines += tuning_runs(self.plan, baselines)
+        set_changed_aside(self.plan, baselines, self.display.say)
         attempts = [str(trial.user_attrs.get("attempt_id")) for trial in self.study.running()]
         known = [*baselines, *followups(self.plan, self.study, baselines)]
         clean_up_attempts(self.folder, self.plan, known, spare=attempts)
@@ -106,6 +109,7 @@ class Sweep:
             remove_other_tuned_weights(self.folder)
             if (runs := followups(self.plan, self.study, baselines)) and not self.stop.asked.is_set():
                 self.display.say(f"the search is over; {len(runs)} runs follow it")
+                set_changed_aside(self.plan, runs, self.display.say)
                 self._work(runs)  # trials are left only where the search ended early
             clean_up_attempts(self.folder, self.plan, [*baselines, *runs])
             best_run = self._winner()
@@ -155,10 +159,19 @@ class Sweep:
             config, notes = recipe.adapt(budget, device, self.plan.model, self.plan.processes)
             kind: Kind = "zero_shot" if config.method == "none" else "recipe"
             folder = self.folder.baseline(name, self.plan.seed)
+            if (stored := self._stored_elsewhere(folder, recipe, budget)) is not None:
+                config, notes = stored.config, list(stored.notes)
             own_budget = recipe.with_published_rungs(budget)
             run = Run(kind, name, config, self.plan.seed, folder, notes=tuple(notes), budget=own_budget)
             runs.append(run)
         return runs
+
+    def _stored_elsewhere(self, folder: Path, recipe: Recipe, budget: Budget) -> Record | None:
+        """The complete record of a baseline that was adapted to another device: the study has moved."""
+        if not is_stored(folder) or (record := read_record(folder)).state != "complete":
+            return None
+        adapted = (recipe.adapt(budget, device, processes=self.plan.processes)[0] for device in ("cuda", "cpu"))
+        return record if record.config in adapted else None
 
     def _work(self, runs: list[Run]) -> None:
         """All workers at once: first these runs (baselines, or what follows), then trials until there are enough."""

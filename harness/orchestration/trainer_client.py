@@ -1,4 +1,4 @@
-"""A worker's conversation with its trainer: started when it is needed, given one order after another, answered."""
+"""Run a worker's orders on a trainer process, which is started when it is needed and again when it died."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.orchestration.already_done import refuse_other_data
 from harness.orchestration.display import ProgressDisplay
 from harness.orchestration.gpu_assignment import GPUAssignment, log_of
 from harness.orchestration.shared_trainer import LaneClient, SharedTrainer
@@ -22,7 +23,11 @@ from harness.spec.result import OUT_OF_MEMORY, Rung, TrialResult
 
 
 class TrainerFailedError(Exception):
-    """A run could not be carried out; with a `retry` it did not fail by itself."""
+    """A run failed.
+
+    Attributes:
+        retry: Kind of retry; None if the run itself is the cause, so that it would fail again.
+    """
 
     def __init__(self, reason: str, retry: Retry | None) -> None:
         super().__init__(reason)
@@ -30,7 +35,7 @@ class TrainerFailedError(Exception):
 
 
 class TrainerClient:
-    """One trainer at work, and the next one when it has died."""
+    """The trainer of one worker."""
 
     def __init__(
         self,
@@ -42,53 +47,63 @@ class TrainerClient:
         shared: SharedTrainer | None = None,
         coming: Trainer | None = None,
     ) -> None:
-        """The trainer sees the GPU of the `post` and computes with its threads; its time goes to the `ledger`.
+        """Initialize the client; no process is started yet.
 
-        A `shared` trainer is that of other workers too. One that is `coming` up already will be the first.
+        Args:
+            plan: The plan of the sweep.
+            display: Shows the progress.
+            stop: Requests to stop.
+            time_account: Account that the trainer's time is added to.
+            assignment: GPU and threads of the trainer.
+            shared: Trainer that several workers share.
+            coming: Trainer that is starting already, used first.
         """
         self.plan, self.display, self.stop, self.time_account = plan, display, stop, time_account
         self._log = log_of(plan, assignment.number if assignment else 0)
         self._gpu, self._threads = (assignment.gpu, assignment.threads) if assignment else (None, None)
         self._shared, self._coming = shared, coming
         self._trainer: Trainer | LaneClient | None = None
-        self.heard: Ready | None = None  # what the last trainer that came up said; it may have died since
+        self.heard: Ready | None = None  # first message of the last trainer; it may have died since
 
     @property
     def ready(self) -> Ready:
-        """What the trainer says of its device and its data; it is started where none is up."""
+        """The trainer's first message, about its device and its data; starts a trainer if none is running."""
         return self._ensure_trainer().ready
 
     def close(self) -> None:
-        """Let the trainer go."""
+        """End the trainer."""
         if self._trainer is not None:
             self._trainer.close()
             self._trainer = None
             self.time_account.write()
 
     def kill(self) -> None:
-        """End the trainer at once; whoever waits for its answer learns that it died."""
+        """Kill the trainer; a pending `execute` then finds that it died."""
         if self._trainer is not None:
             self._trainer.kill()
 
     def execute(
         self,
         order: Train,
-        go_on: Callable[[Rung, bool], bool],
-        may_win: Callable[[Partial], bool],
+        may_continue: Callable[[Rung, bool], bool],
+        may_beat_best: Callable[[Partial], bool],
         alone: bool = False,
     ) -> Finished:
-        """Hand over an order; where memory ran out so that the process is lost, halve the micro-batch here.
+        """Run one order. If its process ran out of memory and is lost, halve the micro-batch and start again.
 
-        `go_on` is told each rung, and whether it is the last; `may_win` a part of an evaluation. The answer to
-        either is the trainer's to know. `alone` keeps a shared trainer from training others in the same pass.
+        Args:
+            order: The order.
+            may_continue: Called with each rung, and whether it is the last; False prunes the trial.
+            may_beat_best: Called with parts of an evaluation; False prunes the trial.
+            alone: Whether to train without other trials in the same pass of a shared trainer.
 
         Raises:
-            TrainerFailedError: if nothing came of it.
+            TrainerFailedError: The run failed.
         """
         with self._turn(order, alone) as packed:
             order = order.model_copy(update={"packed": packed})
             while True:
-                finished = self._converse(order, go_on, may_win)
+                finished = self._run_order(order, may_continue, may_beat_best)
                 can_halve = finished.poisoned and order.config.auto_micro_batch
                 smaller = order.config.with_half_batch() if can_halve else None
                 if finished.result.reason != OUT_OF_MEMORY or smaller is None:
@@ -96,7 +111,7 @@ class TrainerClient:
                 order = order.model_copy(update={"config": smaller})
 
     def _start(self) -> Trainer:
-        """A new trainer that has come up."""
+        """Start a trainer and wait until it is ready."""
         plan = self.plan
         self.display.preparing()
         coming, self._coming = self._coming, None
@@ -106,12 +121,13 @@ class TrainerClient:
         except TrainerDiedError as error:
             raise UserError(str(error)) from None
         self.time_account.started(time.monotonic() - trainer.began, trainer.ready.prepare_seconds)
+        refuse_other_data(plan, trainer.ready.data)
         write_json(plan.folder.path / "data_report.json", trainer.ready.data)
         self.display.ready(trainer.ready)
         return trainer
 
     def _ensure_trainer(self) -> Trainer | LaneClient:
-        """The trainer that is up, or a new one."""
+        """Return the running trainer, or a new one."""
         if self._trainer is None:
             self._trainer = self._shared.open(self._start) if self._shared else self._start()
             self.heard = self._trainer.ready
@@ -119,7 +135,7 @@ class TrainerClient:
 
     @contextmanager
     def _turn(self, order: Train, alone: bool) -> Iterator[bool]:
-        """Wait until a shared trainer is free for an order; whether it then trains together with others."""
+        """Wait until a shared trainer is free for an order. Yields whether it trains together with others."""
         if self._shared is None:
             yield False
             return
@@ -129,10 +145,10 @@ class TrainerClient:
                 raise TrainerFailedError(STOPPED, "interrupted")
             yield kind is not None
 
-    def _converse(
-        self, order: Train, go_on: Callable[[Rung, bool], bool], may_win: Callable[[Partial], bool]
+    def _run_order(
+        self, order: Train, may_continue: Callable[[Rung, bool], bool], may_beat_best: Callable[[Partial], bool]
     ) -> Finished:
-        """Send one order and answer the trainer's reports until it is done."""
+        """Send an order, and answer the trainer's reports until it is finished."""
         trainer = self._ensure_trainer()
         errors = read_errors(Path(order.resume).parent) if order.resume else {}
         trainer.send(order)
@@ -146,13 +162,13 @@ class TrainerClient:
                     return _failed(order, STOPPED, "interrupted")
                 return _failed(order, str(error), "died")
             if isinstance(answer, Partial):
-                trainer.send(Decide(go_on=may_win(answer)))
+                trainer.send(Decide(go_on=may_beat_best(answer)))
             elif isinstance(answer, Report):
                 errors[answer.rung.index] = answer.errors
                 write_errors(Path(order.attempt), errors)
-                decision = go_on(answer.rung, answer.last)
+                decision = may_continue(answer.rung, answer.last)
                 if not answer.last:
-                    self._leave_if_asked(decision)
+                    self._stop_if_asked(decision)
                     trainer.send(Decide(go_on=decision))
             elif isinstance(answer, Finished | Failed):
                 if answer.poisoned:
@@ -163,25 +179,25 @@ class TrainerClient:
             else:
                 raise AssertionError(f"no answer to a train order: {answer!r}")
 
-    def _leave_if_asked(self, decision: bool) -> None:
-        """A stop was asked for: what would go on goes on from this rung another time."""
+    def _stop_if_asked(self, decision: bool) -> None:
+        """If a stop is requested, interrupt the trial: it resumes from this rung in the next sweep."""
         if decision and self.stop.asked.is_set():
             self.close()
             raise TrainerFailedError(STOPPED, "interrupted")
 
 
 def _failed(order: Train, reason: str, retry: Retry | None) -> Finished:
-    """Memory that ran out in one of several processes is an outcome; any other failure is raised."""
+    """Return a result if one of several processes ran out of memory, and raise any other failure."""
     if _ran_out(order):
         return Finished(result=TrialResult.out_of_memory(), poisoned=True)
     raise TrainerFailedError(reason, retry) from None
 
 
 def _ran_out(order: Train) -> bool:
-    """Whether one of several processes left word that its memory ran out, which ended them all."""
-    word = Path(order.attempt) / OUT_OF_MEMORY
-    if not word.is_file():
+    """Whether one of several processes wrote the file that says that it ran out of memory."""
+    marker = Path(order.attempt) / OUT_OF_MEMORY
+    if not marker.is_file():
         return False
-    word.unlink()
+    marker.unlink()
     write_transcripts(Path(order.attempt) / "transcripts.jsonl", [])
     return True

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.orchestration.already_done import augmentation_hash, changes, identity, stored_result
 from harness.orchestration.display import ProgressDisplay
 from harness.orchestration.gpu_assignment import GPUAssignment
 from harness.orchestration.shared_trainer import SharedTrainer
@@ -15,6 +16,7 @@ from harness.orchestration.time_accounting import TimeAccount, new_time_account
 from harness.orchestration.trainer_client import TrainerClient, TrainerFailedError
 from harness.orchestration.trainer_launch import Trainer
 from harness.plan import Plan
+from harness.records.answers import data_hashes
 from harness.records.files import write_json
 from harness.records.study_folder import Run, has_rungs, is_stored, read_record, read_rungs, store
 from harness.search.study import RETRIES, Retry
@@ -86,14 +88,15 @@ class Worker:
 
         It goes on from the last rung of an attempt that was interrupted; a trainer's death is tried again once.
         """
-        if is_stored(run.folder) and (known := read_record(run.folder)).state == "complete":
+        if known := stored_result(self.plan, run):
             self.display.known(known)
             return known
         for tried in range(1 + RETRIES["died"]):
             resume = run.folder / "checkpoint"
             attempt = self.folder.attempt()
-            write_json(attempt / "run.json", {"record": self.folder.key(run.folder), "config": run.config.settings()})
-            if has_rungs(resume) and is_stored(run.folder) and read_record(run.folder).config == run.config:
+            _ = self.trainer.ready  # writes the data report, which is part of the identity
+            write_json(attempt / "run.json", {"record": self.folder.key(run.folder), **identity(self.plan, run)})
+            if has_rungs(resume) and is_stored(run.folder) and not changes(self.plan, run, read_record(run.folder)):
                 shutil.copytree(resume, attempt / "checkpoint")  # the record's folder is about to be replaced
             outcome = self.attempt(run, attempt, lambda rung: True, attempt / "checkpoint", alone=tried > 0)
             store(attempt, run.folder, outcome.record)
@@ -166,7 +169,7 @@ class Worker:
         known: dict[str, Any] = {"budget": self.resolved(run.budget or self.plan.space.budget)}
         failed = failure(self.plan, run, reason or "", began, rungs)
         if ready := self.trainer.heard:
-            hashes = {name: split["hash"] for name, split in ready.data["splits"].items()}
+            hashes = data_hashes(ready.data) | augmentation_hash(run.config)
             known["data"] = {**failed.data, "languages": ready.data["languages"], **hashes}
             known["environment"] = ready.environment
         if finished:

@@ -1,4 +1,4 @@
-"""Confirmation: the best configurations and every trained baseline again, with fresh seeds that all of them share."""
+"""Repeat the best configurations and every trained baseline with fresh seeds (`--confirm`)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,11 @@ from harness.search.study import Study
 
 
 def replicates(plan: Plan, study: Study, baselines: list[Run]) -> list[Run]:
-    """The runs of `--confirm K --seeds S`; the tuning seed is left out, for the search has selected on it.
+    """Return the runs of `--confirm K --seeds S`.
 
-    A baseline with a search of its own is run again as it is, and under the best settings of that search.
-
-    Seeds are the outer loop: after a time-out every system has the same ones, and stays paired.
+    A tuned baseline is repeated as it is and with the best settings of its search. The seed of the search is not used,
+    because the search selected on it. Seeds are the outer loop, so that after a timeout all systems have the same ones
+    and can be paired.
     """
     folder, search_options = study.folder, plan.search_options
     if not search_options.confirm or not search_options.seeds:
@@ -33,7 +33,7 @@ def replicates(plan: Plan, study: Study, baselines: list[Run]) -> list[Run]:
 
 
 def fresh_seeds(plan: Plan) -> list[int]:
-    """S seeds after the tuning seed."""
+    """Return the S seeds that follow the seed of the search."""
     return [plan.seed + place for place in range(1, plan.search_options.seeds + 1)]
 
 

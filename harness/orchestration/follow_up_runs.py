@@ -1,4 +1,4 @@
-"""What is done with the winner once the search is over: on parts of the data, and for use on all of it."""
+"""Plan the runs after a search: replicates, training on fractions of the data, and the refit."""
 
 from dataclasses import replace
 
@@ -11,17 +11,17 @@ from harness.spec.data_selection import DataSelection
 
 
 def followups(plan: Plan, study: Study, baselines: list[Run]) -> list[Run]:
-    """Every run that follows a search: confirmation, parts of the data, the refit."""
+    """Return every follow-up run: replicates, data fractions, refit."""
     return [*replicates(plan, study, baselines), *data_fractions(plan, study), *refit(plan, study)]
 
 
 def data_fractions(plan: Plan, study: Study) -> list[Run]:
-    """The runs of `--data-fractions`: the winner's settings on nested parts of train, under the winner's own budget.
+    """Return the runs of `--data-fractions`: the best trial's configuration and budget on nested parts of train.
 
-    The whole is not among them: the winner was trained on it already. With `--confirm` they have the seeds of the
-    winner's replicates, else the winner's own.
+    The whole of train is not repeated. With `--confirm` the runs have the seeds of the replicates, else the best
+    trial's.
     """
-    best_run, parts = _winner(study), [part for part in plan.search_options.data_fractions if part < 1]
+    best_run, parts = _best_run(study), [part for part in plan.search_options.data_fractions if part < 1]
     if best_run is None or best_run.number is None:
         return []
     seeds = fresh_seeds(plan) if plan.search_options.confirm and plan.search_options.seeds else [best_run.seed]
@@ -41,17 +41,17 @@ def data_fractions(plan: Plan, study: Study) -> list[Run]:
 
 
 def refit(plan: Plan, study: Study) -> list[Run]:
-    """The run of `--refit`: the winner's settings, seed and budget, on train and validation together."""
-    best_run = _winner(study)
+    """Return the run of `--refit`: the best trial's configuration, seed and budget on train and validation together."""
+    best_run = _best_run(study)
     if not plan.search_options.refit or best_run is None or best_run.number is None:
         return []
-    note = "trained on train and validation: nothing was left to validate it on, so it has no WER but that on test"
+    note = "trained on train and validation, so it has a WER on test only"
     folder = study.folder.refit(best_run.number, best_run.seed)
     name, portion = f"refit of {best_run.name}", DataSelection(with_validation=True)
     return [replace(best_run, kind="replicate", name=name, folder=folder, notes=(note,), portion=portion)]
 
 
-def _winner(study: Study) -> Run | None:
-    """The trial with the lowest validation WER."""
+def _best_run(study: Study) -> Run | None:
+    """Return the trial with the lowest validation WER."""
     number = best_trial(study)
     return None if number is None else Run.of(study.folder.trial(number), read_record(study.folder.trial(number)))

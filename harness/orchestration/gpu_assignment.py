@@ -1,4 +1,4 @@
-"""Who works where: a post is what one worker is told of its place."""
+"""Assign GPUs and CPU threads to the workers of a sweep."""
 
 import os
 import time
@@ -13,7 +13,15 @@ from harness.plan import ComputeOptions, Plan
 
 @dataclass(frozen=True)
 class GPUAssignment:
-    """What one job is told: whose it is, which of the workers, its GPU, and the process it must not outlive."""
+    """GPU assignment of one worker.
+
+    Attributes:
+        coordinator: Name of the process that started the workers.
+        number: Number of the worker, from 0.
+        gpu: Its GPUs, as in CUDA_VISIBLE_DEVICES; None: those that are visible anyway.
+        threads: CPU threads of its trainer.
+        parent: Process with which the worker must end; None for a job on another machine.
+    """
 
     coordinator: str
     number: int
@@ -23,14 +31,19 @@ class GPUAssignment:
 
     @property
     def name(self) -> str:
-        """What trials know the worker by."""
+        """Name of the worker in the study's database."""
         return f"{self.coordinator}-{self.number}"
 
 
 def gpu_assignments(place: ComputeOptions, processes: int = 1) -> list[GPUAssignment]:
-    """Who works where: so many workers a GPU, or on a CPU with a share of its threads; or so many jobs.
+    """Return the assignment of each worker: one or several on a GPU, or a share of the CPU threads.
 
-    Trials of several processes take as many GPUs each.
+    Args:
+        place: Options on GPUs, workers and cluster.
+        processes: Processes of one trial, each with a GPU of its own.
+
+    Raises:
+        UserError: There are fewer GPUs than needed.
     """
     found = _groups(gpus(), processes)
     name = f"{os.uname().nodename}-{os.getpid()}-{int(time.time())}"
@@ -49,7 +62,7 @@ def gpu_assignments(place: ComputeOptions, processes: int = 1) -> list[GPUAssign
 
 
 def log_of(plan: Plan, number: int) -> Path:
-    """Where the trainer of a worker writes its log."""
+    """Return the log file of a worker's trainer."""
     return plan.folder.path / (f"trainer-{number}.log" if number else "trainer.log")
 
 

@@ -1,4 +1,4 @@
-"""MLflow written by one thread of one process, so that training never waits for it."""
+"""Write to MLflow in a thread, so that training never waits for it."""
 
 import queue
 import threading
@@ -11,14 +11,14 @@ from harness.records.mlflow_mirror import MLflowMirror
 from harness.records.study_folder import Run, StudyFolder
 from harness.spec.result import Record, Rung
 
-AGAIN_SECONDS = 30.0  # a server that is down is tried again after this time, not at every call
-DRAIN_SECONDS = 120.0  # how long the end of a sweep waits for the mirror
+RETRY_SECONDS = 30.0  # between two tries to reach a server that is down
+DRAIN_SECONDS = 120.0  # that the end of a sweep waits for MLflow
 
 
 class MLflowThread:
-    """A watcher that hands on what it is told; what MLflow could not take it catches up on from the records.
+    """A watcher that passes runs to the MLflow mirror; what MLflow missed is added later from the records.
 
-    Its database is opened at once, which takes seconds; it is written to when the sweep is sure to begin.
+    The thread opens the database at once, which takes seconds, and writes to it after `follow`.
     """
 
     def __init__(self, folder: StudyFolder, study: str, say: Callable[[str], None], uri: str | None = None) -> None:
@@ -34,27 +34,29 @@ class MLflowThread:
         self._calls.put(None)
         self._thread.join(DRAIN_SECONDS)
         if self._thread.is_alive():
-            self._say("MLflow is slow and behind; the records are safe, and the next call catches up")
+            self._say(
+                "MLflow is slow and still incomplete; the records are complete, and the next sweep updates MLflow"
+            )
 
     def follow(self) -> None:
-        """The sweep begins: what MLflow has is brought in line with the records, then with what is told."""
+        """Begin writing: bring MLflow in line with the records, then pass on each event."""
         self._calls.put(lambda mirror: mirror.catch_up(self._folder.records(mirror.ended)))
 
     def begin(self, run: Run, started: str) -> None:
-        """A run begins."""
+        """Log that a run begins."""
         self._calls.put(lambda mirror: mirror.begin(run, started))
 
     def rung(self, run: Run, rung: Rung) -> None:
-        """A run was evaluated. Where calls are waiting this one is left out: the run's end brings what is missing."""
+        """Log a rung, unless other calls are waiting: the end of the run adds what is missing."""
         if self._calls.empty():
             self._calls.put(lambda mirror: mirror.rung(run, rung))
 
     def end(self, run: Run, record: Record) -> None:
-        """A run ended, and its record is stored."""
+        """Log the stored record of a run that ended."""
         self._calls.put(lambda mirror: mirror.end(run, record))
 
     def finish(self, best: Record | None) -> None:
-        """The sweep ends: bring everything in line with the records, and end the study's run."""
+        """End the sweep: bring MLflow in line with the records, and end the study's run."""
         self._calls.put(lambda mirror: mirror.catch_up(self._folder.records(mirror.ended), over=True))
         self._calls.put(lambda mirror: mirror.close(best))
 
@@ -66,11 +68,11 @@ class MLflowThread:
             return
         mirror = MLflowMirror(self._folder, self._study, self._uri)
         follow(mirror)
-        again = time.monotonic() + AGAIN_SECONDS
+        next_try = time.monotonic() + RETRY_SECONDS
         while (call := self._calls.get()) is not None:
-            if mirror.behind and time.monotonic() > again:
+            if mirror.behind and time.monotonic() > next_try:
                 mirror.catch_up(self._folder.records(mirror.ended))
-                again = time.monotonic() + AGAIN_SECONDS
+                next_try = time.monotonic() + RETRY_SECONDS
             if not mirror.behind:
-                again = time.monotonic() + AGAIN_SECONDS
-            call(mirror)  # while it is behind, the mirror only notes which runs are under way
+                next_try = time.monotonic() + RETRY_SECONDS
+            call(mirror)  # while it is behind, the mirror only notes which runs are running

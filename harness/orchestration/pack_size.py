@@ -1,4 +1,4 @@
-"""How many trials one trainer trains in one forward pass: what is asked for, or what should pay."""
+"""Choose how many trials a trainer packs into one forward pass: `--pack`, or an estimate of what pays."""
 
 from contextlib import suppress
 
@@ -11,9 +11,9 @@ from harness.plan import Plan
 from harness.spec import packing
 from harness.spec.trial import TrialConfig
 
-MOST = 4  # that auto packs: a sampler learns from trials that have ended, and these have not
-# Estimates, not measurements: what a large GPU sustains in 16 and in 32 bit, what queueing a kernel takes, and how many
-# kernels a layer takes forward and backward with adapters.
+MAX_AUTOMATIC = 4  # a sampler learns nothing from trials that still run
+# Estimates, not measurements: the rate of a large GPU in 16 and in 32 bit, the time to launch a kernel, and the kernels
+# of one layer with adapters, forward and backward.
 FLOPS_PER_SECOND = {"bf16": 200e12, "fp16": 200e12, "tf32": 100e12, "fp32": 30e12}
 SECONDS_PER_KERNEL = 6e-6
 KERNELS_PER_LAYER = {"encoder": 120, "decoder": 250}
@@ -21,21 +21,21 @@ LABEL_TOKENS = 64
 
 
 def trials_per_pass(plan: Plan) -> int:
-    """Trials in one pass.
+    """Return the number of trials in one pass.
 
     Raises:
-        UserError: where more than one is asked for and cannot be.
+        UserError: `--pack` asks for more than one where that is not possible.
     """
     place = plan.place
     possible = place.launcher == "local" and plan.processes == 1
     if place.pack is not None:
         if place.pack > 1 and not possible:
-            raise UserError(f"--pack {place.pack} goes with --launcher local and --processes 1 only")
+            raise UserError(f"--pack {place.pack} needs --launcher local and --processes 1")
         return place.pack
     if not possible or not gpus() or plan.space.fixed.get("method") != "lora":
         return 1
     config = heaviest(plan.space)
-    with suppress(UserError):  # a model that is not here yet, whose sizes are not known
+    with suppress(UserError):  # the model is not here yet, so its sizes are not known
         return (
             1
             if packing.unpackable_reason(config, plan.space.budget)
@@ -45,10 +45,10 @@ def trials_per_pass(plan: Plan) -> int:
 
 
 def estimated_trials_per_pass(dims: Dimensions, config: TrialConfig, encoder_cache: bool = True) -> int:
-    """How many trials a GPU should compute in the time in which the kernels of one are queued, up to MOST.
+    """Return how many trials a GPU computes in the time of launching the kernels of one, up to MAX_AUTOMATIC.
 
-    A step takes the longer of the two. Packed, the kernels are queued once for all, so up to that number it costs
-    next to nothing; beyond it, the GPU is the limit, and packing gains nothing.
+    A step takes the longer of launching and computing. Packed trials share the launches, so up to this number packing
+    is nearly free; beyond it the computation is the limit, and packing gains nothing.
     """
     batch = config.per_device_train_batch_size
     cached = frozen_layers(dims, config) if encoder_cache and config.augmentation is None else 0
@@ -56,4 +56,4 @@ def estimated_trials_per_pass(dims: Dimensions, config: TrialConfig, encoder_cac
     computed = flops / FLOPS_PER_SECOND[config.precision]
     layers = {"encoder": dims.encoder_layers - cached, "decoder": dims.decoder_layers}
     queued = SECONDS_PER_KERNEL * sum(KERNELS_PER_LAYER[half] * count for half, count in layers.items())
-    return max(1, min(MOST, int(queued / computed)))
+    return max(1, min(MAX_AUTOMATIC, int(queued / computed)))

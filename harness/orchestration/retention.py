@@ -1,4 +1,4 @@
-"""Room on the disk: of the trials of a search only the best keep their weights."""
+"""Remove the weights of trials that are not among the best of their search, to save disk space."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""One trainer process for several workers: each has a lane, and believes that it has a trainer of its own."""
+"""Share one trainer process between several workers, each with a lane of its own (`--pack`)."""
 
 import itertools
 import queue
@@ -12,12 +12,12 @@ from harness.orchestration.trainer_launch import Trainer, TrainerDiedError
 from harness.spec.messages import Answer, Failed, Finished, Leave, Order, Ready, Refused, Train
 from harness.spec.packing import PackKey
 
-LOOK_SECONDS = 0.5
-PATIENCE = 10.0  # seconds for a trainer that is let go
+POLL_SECONDS = 0.5
+EXIT_SECONDS = 10.0  # that a trainer gets to exit before it is killed
 
 
 class PackGate:
-    """Lets trials of one kind train together, and one of no kind alone. First come, first served: nobody starves."""
+    """Let trials with equal pack keys train together, and a trial without a key alone, in the order of requests."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -27,7 +27,12 @@ class PackGate:
 
     @contextmanager
     def through(self, kind: PackKey | None, given_up: Callable[[], bool]) -> Iterator[bool]:
-        """Wait for one's turn, and have it within; False where that was given up."""
+        """Wait for the turn of a trial, and hold it inside the context. Yields False if waiting was given up.
+
+        Args:
+            kind: Pack key of the trial; None if it must train alone.
+            given_up: Whether to stop waiting.
+        """
         entered = self._enter(kind, given_up)
         try:
             yield entered
@@ -45,7 +50,7 @@ class PackGate:
                 while not (self._queue[0] is ticket and (not self._inside or (kind and kind == self._kind))):
                     if given_up():
                         return False
-                    self._changed.wait(LOOK_SECONDS)
+                    self._changed.wait(POLL_SECONDS)
                 self._inside, self._kind = self._inside + 1, kind
                 return True
             finally:
@@ -54,9 +59,10 @@ class PackGate:
 
 
 class TrainerLine:
-    """A trainer process, and a thread that hands what it says to its lanes.
+    """A trainer process, and a thread that passes its answers to the lanes.
 
-    The thread starts the process: when a thread ends, Linux ends what it started, and workers' threads end early.
+    The thread starts the process itself: Linux ends a process with the thread that started it (PR_SET_PDEATHSIG), and
+    the threads of workers end earlier.
     """
 
     def __init__(self, start: Callable[[], Trainer]) -> None:
@@ -88,38 +94,38 @@ class TrainerLine:
                         lane.put(error)
             else:
                 with self._lock:
-                    if answer.lane in self.lanes:  # one that was left may still be talked to
+                    if answer.lane in self.lanes:  # answers to a lane that was left are dropped
                         self.lanes[answer.lane].put(answer)
         self.trainer.close()
 
     def enter(self, lane: int) -> bool:
-        """Listen in another lane; False where the process has died or is let go."""
+        """Open a lane. Returns False if the process has died or is exiting."""
         with self._lock:
             if self.died is None:
                 self.lanes[lane] = queue.Queue()
             return self.died is None
 
     def say(self, order: Order, lane: int) -> None:
-        """Send one order."""
+        """Send an order in a lane."""
         with self._lock:
             if self.died is None:
                 self.trainer.send(order.model_copy(update={"lane": lane}))
 
     def leave(self, lane: int) -> None:
-        """Listen no more; with the last lane the process is let go."""
+        """Close a lane; with the last one the process ends."""
         with self._lock:
             self.lanes.pop(lane, None)
             if self.lanes:
                 return
-            self.died = self.died or TrainerDiedError("the trainer was let go")
+            self.died = self.died or TrainerDiedError("the trainer has ended")
             self.trainer.hang_up()
-        self._thread.join(PATIENCE)
+        self._thread.join(EXIT_SECONDS)
         self.trainer.kill()
         self._thread.join()
 
 
 class SharedTrainer:
-    """The trainer process of several workers, started when one needs it, and again when it has died."""
+    """The trainer process of several workers, started when the first needs it, and again after it died."""
 
     def __init__(self) -> None:
         self.gate = PackGate()
@@ -127,7 +133,7 @@ class SharedTrainer:
         self._line: TrainerLine | None = None
 
     def open(self, start: Callable[[], Trainer]) -> "LaneClient":
-        """A lane of the process that is up, or of a new one."""
+        """Return a new lane of the running process, or of a new one."""
         with self._lock:
             number = next(self._numbers)
             while self._line is None or not self._line.enter(number):
@@ -136,45 +142,45 @@ class SharedTrainer:
 
 
 class LaneClient:
-    """What a worker has instead of a Trainer."""
+    """One lane of a shared trainer, with the interface of `Trainer`."""
 
     def __init__(self, line: TrainerLine, number: int) -> None:
-        self._line, self._number, self._under_way = line, number, False
+        self._line, self._number, self._training = line, number, False
         self._answers = line.lanes[number]
 
     @property
     def ready(self) -> Ready:
-        """What the trainer said of its device and its data."""
+        """The trainer's first message, about its device and its data."""
         return self._line.trainer.ready
 
     def send(self, order: Order) -> None:
-        """Send one order; a dead trainer is noticed by `receive`."""
-        self._under_way = self._under_way or isinstance(order, Train)
+        """Send an order. If the trainer has died, `receive` raises."""
+        self._training = self._training or isinstance(order, Train)
         self._line.say(order, self._number)
 
     def receive(self) -> Answer:
-        """The next answer in this lane.
+        """Return the next answer in this lane.
 
         Raises:
-            UserError: if the trainer refuses.
-            TrainerDiedError: if it is gone.
+            UserError: The trainer refused the order.
+            TrainerDiedError: The trainer has died.
         """
         answer = self._answers.get()
         if isinstance(answer, TrainerDiedError):
-            self._under_way = False
+            self._training = False
             raise TrainerDiedError(str(answer))
         if isinstance(answer, Finished | Failed | Refused):
-            self._under_way = False
+            self._training = False
         if isinstance(answer, Refused):
             raise UserError(answer.message)
         return answer
 
     def kill(self) -> None:
-        """End the process at once, and so the trials of all lanes."""
+        """Kill the process, and with it the trials of all lanes."""
         self._line.trainer.kill()
 
     def close(self) -> None:
-        """Leave the lane, and drop the trial that is under way in it."""
-        if self._under_way:
+        """Leave the lane, and drop its running trial."""
+        if self._training:
             self.send(Leave())
         self._line.leave(self._number)

@@ -1,4 +1,4 @@
-"""How a sweep opens: the study is claimed, then its first trainer comes up while this process imports the rest."""
+"""Start a sweep: lock the study, and start its first trainer while this process imports the rest."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ from harness.plan import Plan, claim
 
 @contextmanager
 def alone(plan: Plan) -> Iterator[None]:
-    """Hold the study, so that no other process on this machine works on it meanwhile.
+    """Lock the study against other sweeps on this machine.
 
     Raises:
-        UserError: where the study is about something else, is being worked on, or the disk is full.
+        UserError: The study has another identity, another sweep is running, or the disk is full.
     """
     try:
         claim(plan)
@@ -32,7 +32,7 @@ def alone(plan: Plan) -> Iterator[None]:
 
 @contextmanager
 def first_trainer(plan: Plan) -> Iterator[Trainer | None]:
-    """The trainer of the first worker, on its way up; None where jobs have their own. It ends with the context."""
+    """Start the trainer of the first worker, and end it with the context. Yields None if jobs start their own."""
     if plan.place.launcher != "local":
         yield None
         return

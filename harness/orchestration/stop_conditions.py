@@ -1,4 +1,4 @@
-"""When a search has done enough, though trials are left."""
+"""Decide when a search stops before all its trials are used: time-out, GPU hours, patience, exhausted space."""
 
 from harness.plan import Plan
 from harness.search.best_trials import total_seconds, trials_since_improvement
@@ -11,12 +11,12 @@ def stop_reason(plan: Plan, study: Study, passed: float) -> str | None:
     if study.exhausted():
         return "every configuration of the space was tried"
     if plan.timeout is not None and passed > plan.timeout:
-        return f"the time-out of {plan.timeout:g} s is reached"
+        return f"the timeout of {plan.timeout:g} s is reached"
     if search_options.gpu_hours is not None and (hours := total_seconds(study) / 3600) >= search_options.gpu_hours:
         return f"trials took {hours:.2f} of {search_options.gpu_hours:g} GPU hours"
     if (
         search_options.patience is not None
         and (since := trials_since_improvement(study)) >= search_options.patience > 0
     ):
-        return f"the study has stalled: {since} trials without a better one"
+        return f"{since} trials without improvement (--patience)"
     return None

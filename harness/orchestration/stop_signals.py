@@ -1,4 +1,4 @@
-"""Being asked to stop: after the rung at hand, or now."""
+"""Stop the workers on SIGINT or SIGTERM: after the current rung, or at once."""
 
 import signal
 import threading
@@ -11,29 +11,34 @@ STOPPED = "interrupted: stopped on request"
 
 
 class Killable(Protocol):
-    """A worker, as a signal sees it."""
+    """A worker that can be stopped at once."""
 
     def kill(self) -> None:
-        """End at once."""
+        """Stop at once."""
 
 
 class StopSignals:
-    """Shared by the workers of a process: `asked` ends each at its next rung, `now` at once."""
+    """Requests to stop, shared by the workers of a process.
+
+    Attributes:
+        asked: Set by the first signal: stop after the current rung.
+        now: Set by the second signal: stop at once.
+    """
 
     def __init__(self) -> None:
         self.asked, self.now = threading.Event(), threading.Event()
 
     @contextmanager
     def signals(self, say: Callable[[str], None], workers: Sequence[Killable]) -> Iterator[None]:
-        """SIGTERM and Ctrl-C: the first lets workers finish their rung, the second ends them, a third this process."""
+        """Handle SIGINT and SIGTERM: stop after the rung; the second time, stop workers; the third, this process."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        def heard(number: int, frame: FrameType | None) -> None:
+        def handle(number: int, frame: FrameType | None) -> None:
             if not self.asked.is_set():
                 self.asked.set()
-                say("stopping after the rung at hand; once more stops now")
+                say("stopping after the current rung; press Ctrl-C again to stop now")
                 return
             self.now.set()
             for worker in workers:
@@ -41,7 +46,7 @@ class StopSignals:
             for known in before:
                 signal.signal(known, signal.SIG_DFL)
 
-        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:

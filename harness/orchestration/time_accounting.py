@@ -1,4 +1,4 @@
-"""Where a sweep's time went: each worker keeps an account of its own in the study's folder."""
+"""Account for the wall time of a sweep by phase. Each trainer has one file in the study's folder."""
 
 import json
 import threading
@@ -16,24 +16,26 @@ from harness.spec.result import Cost, Rung
 PHASES = {
     "train": "training",
     "evaluate": "evaluation at rungs",
-    "prepare": "data, and what frozen layers make of it",
-    "start": "trainers: process, imports, model",
-    "wait": "trainers idle: ask, tell, records",
-    "other": "adapters, checkpoints, files; work that was lost",
+    "prepare": "data preparation, encoder-state cache",
+    "start": "start of trainers: process, imports, model",
+    "wait": "idle trainers: sampling, records",
+    "other": "adapters, checkpoints, files; lost work",
 }
 
 
 class TimeAccount:
-    """The account of one trainer's wall time since it was started, or its worker began; workers may share one.
+    """Wall time of one trainer by phase; workers of a shared trainer share one account.
 
-    Training, evaluation and preparation are what the trainer measured, starting what the worker did. Of the rest,
-    what passed while an order was under way is `other`, and what passed between orders is `wait`.
+    The trainer measures training, evaluation and preparation, the worker measures starting. Of the rest, time during an
+    order is `other`, and time between orders is `wait`.
     """
 
     def __init__(self, path: Path, began: float | None = None) -> None:
-        """The account is written to `path`, whole each time, so that of a worker that is killed the last one stays.
+        """Begin an account.
 
-        It counts from `began`, a time of the monotonic clock; by default from now.
+        Args:
+            path: File of the account. It is rewritten as a whole, so that a killed worker leaves the last one.
+            began: Begin, on the monotonic clock; None: now.
         """
         self._path, self._began = path, time.monotonic() if began is None else began
         self._spent, self._cached = Counter[str](), 0.0
@@ -41,13 +43,13 @@ class TimeAccount:
         self._lock = threading.RLock()
 
     def started(self, seconds: float, preparing: float) -> None:
-        """A trainer came up; of the seconds that took, so many went into preparing data."""
+        """Add the start of a trainer, in seconds, of which `preparing` were spent on preparing data."""
         with self._lock:
             self._spent.update({"start": seconds - preparing, "prepare": preparing})
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """While the trainer works on an order; what overlaps counts once."""
+        """Count the time in the context as an order's; overlapping orders count once."""
         with self._lock:
             self._since = self._since if self._orders else time.monotonic()
             self._orders += 1
@@ -59,7 +61,7 @@ class TimeAccount:
                 self._busy += 0.0 if self._orders else time.monotonic() - self._since
 
     def ended(self, cost: Cost | None, rungs: Sequence[Rung], before: Sequence[Rung]) -> None:
-        """A run ended; what the rungs `before` took was spent by an earlier attempt."""
+        """Add a run that ended, without the rungs `before`, which an earlier attempt trained."""
         trained = cost.train_seconds if cost else rungs[-1].train_seconds if rungs else 0.0
         known = before[-1].train_seconds if before else 0.0
         evaluated = sum(rung.evaluation_seconds for rung in rungs[len(before) :])
@@ -68,7 +70,7 @@ class TimeAccount:
             self._cached += cost.prefix_seconds if cost else 0.0
 
     def account(self) -> dict[str, float]:
-        """Seconds by phase; they add up to `wall`."""
+        """Return the seconds by phase, which add up to `wall`."""
         with self._lock:
             spent, now = dict.fromkeys(PHASES, 0.0) | self._spent, time.monotonic()
             busy = self._busy + (now - self._since if self._orders else 0.0)
@@ -79,18 +81,18 @@ class TimeAccount:
         return {**spent, "wall": wall}
 
     def write(self) -> None:
-        """Store the account; that it cannot be stored costs nothing else."""
+        """Write the account; an error is ignored."""
         with suppress(OSError):
             write_json(self._path, {name: round(seconds, 3) for name, seconds in self.account().items()})
 
 
 def new_time_account(folder: StudyFolder, began: float | None = None) -> TimeAccount:
-    """A new account in a study's folder."""
+    """Return a new account in a study's folder."""
     return TimeAccount(folder.path / "time" / f"{uuid.uuid4().hex[:12]}.json", began)
 
 
 def time_spent(folder: StudyFolder) -> dict[str, float]:
-    """Seconds by phase, of all workers that were ever at work on a study; empty where none was."""
+    """Return the seconds by phase of all workers of a study, in all its sweeps; empty without any."""
     total = Counter[str]()
     for path in folder.path.glob("time/*.json"):
         total.update(json.loads(path.read_text(encoding="utf-8")))
@@ -98,7 +100,7 @@ def time_spent(folder: StudyFolder) -> dict[str, float]:
 
 
 def time_table(spent: dict[str, float]) -> list[tuple[str, str, str]]:
-    """(phase, share, what it is) for people, and the share outside training and evaluation; none where nothing is."""
+    """Return rows of phase, share and meaning, the last for all but training and evaluation; empty without time."""
     wall = spent.get("wall", 0.0)
     if wall <= 0:
         return []

@@ -1,4 +1,4 @@
-"""Starting a trainer process, and talking to it."""
+"""Start a trainer process, send it orders and receive its answers."""
 
 import os
 import subprocess
@@ -16,16 +16,16 @@ from harness.spec.messages import Answer, Failed, Open, Order, Preparing, Ready,
 TRAINER = ("-m", "harness.training.process")
 RANKS = ("-m", "harness.training.data_parallel")
 
-# Interpreters of BLAS and OpenMP each start a thread a core; nested they run many times slower than one.
+# BLAS and OpenMP each start one thread for every core; nested, they are many times slower than a single thread.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class TrainerDiedError(Exception):
-    """The trainer's line closed without an answer; the message says how the process ended."""
+    """The trainer ended without an answer; the message says how."""
 
 
 class Trainer:
-    """A trainer process that holds a model and its data. Its own log is appended to `log`."""
+    """A trainer process, which holds a model and its data."""
 
     def __init__(
         self,
@@ -35,10 +35,14 @@ class Trainer:
         gpu: str | None = None,
         processes: int = 1,
     ) -> None:
-        """Start the process, which begins to load everything; `come_up` waits for it.
+        """Start the process, which begins to load model and data; `come_up` waits for it.
 
-        It sees the GPUs that are named, or all of them. With several `processes` each trial trains on all of them,
-        one GPU each; on a CPU they share the threads.
+        Args:
+            order: What to load.
+            log: File that the process appends its output to.
+            threads: CPU threads of all processes together; None: `threads_here`.
+            gpu: GPUs that it sees, as in CUDA_VISIBLE_DEVICES; None: all.
+            processes: Processes that train each trial together, each on its own GPU, or sharing the threads.
         """
         threads = max(1, (threads or threads_here()) // processes)
         environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", PYTHONPATH=python_path())
@@ -61,11 +65,14 @@ class Trainer:
         self.send(order)
 
     def come_up(self, say: Callable[[str], None] = lambda text: None) -> Self:
-        """Wait until model and data are loaded; `say` is told how far the data's preparation is.
+        """Wait until model and data are loaded.
+
+        Args:
+            say: Called with the progress of the data's preparation.
 
         Raises:
-            UserError: if the model or the data cannot be used.
-            TrainerDiedError: if it does not come up.
+            UserError: The model or the data cannot be used.
+            TrainerDiedError: The process died while loading.
         """
         try:
             answer = self.receive()
@@ -78,23 +85,23 @@ class Trainer:
         if not isinstance(answer, Ready):
             self.close()
             reason = answer.reason if isinstance(answer, Failed) else repr(answer)
-            raise TrainerDiedError(f"the trainer did not come up: {reason}; see {self.log}")
+            raise TrainerDiedError(f"the trainer failed to start: {reason}; see {self.log}")
         self._ready = answer
         return self
 
     @property
     def ready(self) -> Ready:
-        """What it said of its device and its data when it had come up."""
+        """Its first message, about its device and its data."""
         assert self._ready is not None
         return self._ready
 
     @property
     def pid(self) -> int:
-        """The process, for whoever wants to watch or kill it."""
+        """Process id."""
         return self._process.pid
 
     def send(self, order: Order) -> None:
-        """Send one order; a dead trainer is noticed by `receive`."""
+        """Send an order. If the process has died, `receive` raises."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(order.model_dump_json() + "\n")
@@ -137,7 +144,7 @@ class Trainer:
             self._process.stdin.close()
 
     def close(self) -> None:
-        """Close the line and wait; a trainer that does not leave is killed, and one that still loads at once."""
+        """End the process: wait for it, and kill it if it does not exit within 10 s or is still loading."""
         assert self._process.stdout is not None
         self.hang_up()
         if self._ready is None:
@@ -157,11 +164,11 @@ class Trainer:
 
 
 def threads_here() -> int:
-    """As many as OMP_NUM_THREADS says, else one for each core that this process may run on."""
+    """Return OMP_NUM_THREADS, or the number of cores that this process may run on."""
     said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return int(said) if said.isdigit() and int(said) else len(os.sched_getaffinity(0))
 
 
 def python_path() -> str:
-    """So that `harness` is found wherever the command was started."""
+    """Return a PYTHONPATH with which `harness` is found from any working directory."""
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -1,4 +1,4 @@
-"""What every worker does, on this machine or another: claim a slot, carry out its trial, and end it."""
+"""Claim trials from the study and run them, one after another, on one worker of this or another machine."""
 
 import shutil
 import uuid
@@ -13,23 +13,37 @@ from harness.search.heartbeat import Heartbeat
 from harness.search.study import Study
 from harness.spec.result import Rung
 
-WAIT_SECONDS = 2.0
+POLL_SECONDS = 2.0  # between two looks for a free slot
 
 
 def run_trials(
     study: Study, worker: Worker, heartbeat: Heartbeat, slots: int, name: str, may_begin: Callable[[], bool]
 ) -> None:
-    """Work until all slots are used up; while the last are others' work, wait, for those may have to be tried again."""
+    """Run trials until all slots are used.
+
+    While other workers run the last trials, wait: one of them may be interrupted and need a retry.
+
+    Args:
+        study: The study.
+        worker: Runs the trials on its trainer.
+        heartbeat: Sends heartbeats for the running trial.
+        slots: Number of trials that the study shall have.
+        name: Name of the worker in the study's database.
+        may_begin: Whether another trial may begin.
+    """
     removed = set[int]()
     while study.used() < slots and may_begin():
         if not run_next_trial(study, worker, heartbeat, slots, name, removed):
-            worker.stop.asked.wait(WAIT_SECONDS)
+            worker.stop.asked.wait(POLL_SECONDS)
 
 
 def run_next_trial(
     study: Study, worker: Worker, heartbeat: Heartbeat, slots: int, name: str, removed: set[int]
 ) -> bool:
-    """One trial; False where no slot was free. `removed` are the trials whose weights are known to be gone."""
+    """Run the next trial. Returns False if no slot is free; for the arguments see `run_trials`.
+
+    `removed` are the trials whose weights were removed already.
+    """
     attempt = study.folder.path / "attempts" / uuid.uuid4().hex[:12]
     claimed = study.claim(slots, name, attempt.name)
     if claimed is None:
@@ -41,7 +55,7 @@ def run_next_trial(
 
     finished_trials = FinishedTrials(study)
 
-    def judge(rung: Rung) -> bool:
+    def may_continue(rung: Rung) -> bool:
         return study.may_continue(trial, rung, attempt.name) and finished_trials.may_continue(rung, config)
 
     with heartbeat.sending_for(trial._trial_id):
@@ -51,12 +65,12 @@ def run_next_trial(
             outcome = worker.refuse(run, attempt, refusal)
         else:
             outcome = worker.attempt(
-                run, attempt, judge, resume, finished_trials.may_beat_best, "died" in trial.user_attrs
+                run, attempt, may_continue, resume, finished_trials.may_beat_best, "died" in trial.user_attrs
             )
         record = apply_limits(study.space.limits, outcome.record, study.trainable_parameters(config))
-        held = study.finish(trial, attempt, record, outcome.retry)
-    if not held:
-        worker.display.say(f"{run.name} was given to another worker meanwhile; this attempt is dropped")
+        accepted = study.finish(trial, attempt, record, outcome.retry)
+    if not accepted:
+        worker.display.say(f"another worker has retried {run.name}; this attempt is discarded")
         shutil.rmtree(attempt, ignore_errors=True)
         return True
     worker.ended(run, record)

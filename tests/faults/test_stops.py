@@ -36,7 +36,7 @@ def test_a_first_signal_finishes_the_rung_and_the_trial_goes_on_next_time(distur
     output = process.communicate(timeout=120)[0]
     assert (
         process.returncode == 130
-        and "stopping after the rung at hand" in output
+        and "stopping after the current rung" in output
         and "same command again to resume" in output
     )
     assert "Traceback" not in output

@@ -164,7 +164,7 @@ def test_a_worker_that_slept_too_long_loses_its_trial_and_does_not_end_it_twice(
     assert process.returncode == 0, output
     disturbed.check_whole()
     logs = "".join(path.read_text() for path in (disturbed.study / "jobs").glob("*.out"))
-    assert "given to another worker meanwhile" in logs
+    assert "this attempt is discarded" in logs
 
 
 def test_postgres_is_restarted_under_a_sweep(on_postgres, undisturbed, postgres):

@@ -186,7 +186,7 @@ def test_how_many_train_together(tmp_path, monkeypatch):
             packing.trials_per_pass(planned(tmp_path, pack=2, **refused))
         assert packing.trials_per_pass(planned(tmp_path, pack=None, **refused)) == 1
     monkeypatch.setattr(packing, "gpus", lambda: ["0"])
-    assert packing.trials_per_pass(planned(tmp_path, pack=None)) == packing.MOST, "the demo is small"
+    assert packing.trials_per_pass(planned(tmp_path, pack=None)) == packing.MAX_AUTOMATIC, "the demo is small"
     assert packing.trials_per_pass(planned(tmp_path, space="full_small", pack=None)) == 1
     assert gpus is not packing.gpus
 

@@ -1,6 +1,8 @@
 """What tuning on one task cost on another: its test split, decoded by the untouched model and by the best ones."""
 
+import hashlib
 import json
+import tempfile
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,6 +22,7 @@ from harness.records.files import write_json
 from harness.records.study_folder import read_transcripts
 from harness.spec.messages import Open
 from harness.spec.result import Record
+from harness.spec.task import Task
 
 SPLIT = "test"
 
@@ -37,6 +40,7 @@ def with_forgetting(leaderboard: Leaderboard, options: Namespace, say: Callable[
     task = catalog.task(options.forgetting)
     found: dict[str, float] = {}
     untouched: dict[str | None, float] = {}
+    reports: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
         trainers: dict[str, Trainer] = {}
         for system in leaderboard.systems:
@@ -52,7 +56,9 @@ def with_forgetting(leaderboard: Leaderboard, options: Namespace, say: Callable[
                 return trainers[study]
 
             say(f"{task.name}: {system.name}")
-            found[system.name] = _wer(path, record, task.name, task.normalizer, opened)
+            if system.study not in reports:
+                reports[system.study] = data_report(_open_order(leaderboard, system.study, options))
+            found[system.name] = _wer(path, record, task, reports[system.study], opened)
             if system.kind == "zero_shot":
                 untouched[system.study] = found[system.name]
     if not untouched:
@@ -67,25 +73,40 @@ def _filled(row: Row, task: str, wer: float | None, untouched: dict[str | None, 
     return row.model_copy(update={"second_task": task, "wer_second": wer, "forgotten": lost})
 
 
+def data_report(order: Open) -> dict[str, Any]:
+    """Return the data report of the second task, without loading the model's weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_only = order.model_copy(update={"prepare_only": True})
+        with Trainer(prepare_only, Path(folder) / "trainer.log").come_up() as trainer:
+            return trainer.ready.data
+
+
 def _trainer(leaderboard: Leaderboard, study: str, options: Namespace) -> Trainer:
     (folder,) = [place for place in leaderboard.studies if place.path.name == study]
+    return Trainer(_open_order(leaderboard, study, options), folder.path / "trainer.log").come_up()
+
+
+def _open_order(leaderboard: Leaderboard, study: str, options: Namespace) -> Open:
+    (folder,) = [place for place in leaderboard.studies if place.path.name == study]
     manifest: dict[str, Any] = json.loads(folder.manifest.read_text(encoding="utf-8"))
-    order = Open(
+    return Open(
         model=manifest["identity"]["model"],
         task=catalog.task(options.forgetting),
         cache_dir=str(options.cache_dir or CACHE_DIR),
         seed=manifest["seed"],
     )
-    return Trainer(order, folder.path / "trainer.log").come_up()
 
 
-def _wer(path: Path, record: Record, task: str, normalizer: str | None, opened: Callable[[], Trainer]) -> float:
-    transcripts, about = path / f"second-{task}.jsonl", path / f"second-{task}.json"
+def _wer(path: Path, record: Record, task: Task, report: dict[str, Any], opened: Callable[[], Trainer]) -> float:
+    """Decode and score the second task; kept transcripts are used if they are of the same recordings, texts and task.
+
+    Other tasks have the same name: that of the last folder of their path.
+    """
+    languages, digest = report["languages"], report["splits"][SPLIT]["hash"]
+    settings = json.dumps([digest, languages, task.task], sort_keys=True)
+    stem = f"second-{task.name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+    transcripts, about = path / f"{stem}.jsonl", path / f"{stem}.json"
     if not about.is_file():
-        trainer = opened()
-        answer = decode_run(trainer, path, record, SPLIT, transcripts)
-        data = trainer.ready.data
-        known = {"decoding": answer.decoding, "languages": data["languages"], "data": data["splits"][SPLIT]["hash"]}
-        write_json(about, known)
-    languages = json.loads(about.read_text(encoding="utf-8"))["languages"]
-    return score(read_transcripts(transcripts), languages[0] if len(languages) == 1 else "mul", normalizer).wer
+        answer = decode_run(opened(), path, record, SPLIT, transcripts)
+        write_json(about, {"decoding": answer.decoding, "languages": languages, "data": digest})
+    return score(read_transcripts(transcripts), languages[0] if len(languages) == 1 else "mul", task.normalizer).wer

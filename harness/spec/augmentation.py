@@ -22,7 +22,7 @@ class Augmentation(Spec):
     gain_db: Range | None = Field(None, description="Gain: lowest and highest change, dB")
     pitch_semitones: Range | None = Field(None, description="PitchShift: lowest and highest shift, semitones")
     time_stretch_rate: Range | None = Field(
-        None, description="TimeStretch: lowest and highest rate; 1.1 is a tenth faster. Clips are cut to the window"
+        None, description="TimeStretch: lowest and highest rate; 1.1 is a tenth faster. No clip leaves the window"
     )
     noise_folder: Path | None = Field(
         None, description="AddBackgroundNoise: folder of noise recordings, searched recursively"
@@ -42,8 +42,10 @@ class Augmentation(Spec):
             value: Range | None = getattr(self, field)
             if value is not None and value[0] > value[1]:
                 raise ValueError(f"{field} needs the lower value first")
-        if self.time_stretch_rate is not None and self.time_stretch_rate[0] <= 0:
-            raise ValueError("time_stretch_rate must be above 0")
+        for field, lowest, highest in (("time_stretch_rate", 0.1, 10), ("pitch_semitones", -24, 24)):
+            value = getattr(self, field)
+            if value is not None and (value[0] < lowest or value[1] > highest):
+                raise ValueError(f"{field} must lie between {lowest} and {highest}")
         if self.noise_folder is not None and self.snr_db is None:
             raise ValueError("noise_folder needs snr_db: [LOWEST, HIGHEST]")
         if not self.on_waveform and not self.on_features:

@@ -128,8 +128,8 @@ def _feature_reader(context: TrainerContext, config: TrialConfig, seed: int) -> 
     waveforms = open_waveforms(speech) if augmentation.on_waveform else None
 
     def read(rows: Sequence[int], epochs: Sequence[int]) -> Tensor:
-        features = augmented_features(speech, waveforms, extractor, augmentation, rows, epochs, seed)
-        return torch.from_numpy(np.asarray(features[:, :, :frames], dtype=np.float32))
+        features = augmented_features(speech, waveforms, extractor, augmentation, rows, epochs, seed, frames)
+        return torch.from_numpy(np.asarray(features, dtype=np.float32))
 
     return read
 

@@ -52,6 +52,66 @@ def test_gain_and_stretch_do_what_their_numbers_say(voice):
     assert ratio == pytest.approx(10, abs=0.5)
 
 
+def level(samples: np.ndarray) -> float:
+    return float(10 * np.log10((samples.astype(np.float64) ** 2).mean()))
+
+
+LEVELS = {  # part -> lowest and highest change of the level, dB
+    "gain_db": (-12.1, -5.9),
+    "pitch_semitones": (-3, 1),
+    "time_stretch_rate": (-2, 2),
+    "snr_db": (0.3, 1.3),  # noise of 5 to 10 dB below the speech is added
+    "room": (-0.1, 0.1),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_keeps_level_and_peak(voice, part):
+    """A simulated room once raised speech by 8 to 18 dB, to peaks of 3."""
+    quiet = 0.1 * voice
+    for number in range(8):
+        changed = augment(quiet, always(**{part: PARTS[part]}), 1, number, "a")
+        assert LEVELS[part][0] <= level(changed) - level(quiet) <= LEVELS[part][1]
+        assert np.abs(changed).max() < 0.5
+
+
+@pytest.mark.parametrize("name", catalog.names("augmentations"))
+def test_those_that_ship_stay_within_full_scale(voice, name):
+    what = catalog.augmentation(name).model_copy(update={"p": 1.0})
+    loud = voice * (0.95 / np.abs(voice).max())
+    for number in range(8):
+        changed = augment(loud, what, 1, number, "a")
+        assert np.abs(changed).max() <= 1 + 1e-6
+        assert -9 <= level(changed) - level(loud) <= 6.5
+
+
+def test_a_stretched_clip_keeps_its_end(voice):
+    """Of a clip that nearly fills the window, the end was once cut off, and its text kept."""
+    slow = always(time_stretch_rate=(0.8, 1.25))
+    ended = np.concatenate([np.zeros(15_000, np.float32), 3 * tone(0.0625)[:, 0]])
+    free = [len(augment(ended, slow, 1, epoch, "a")) for epoch in range(8)]
+    fitted = [augment(ended, slow, 1, epoch, "a", longest=17_000) for epoch in range(8)]
+    assert max(free) > 17_500 and max(map(len, fitted)) <= 17_000
+    for clip in fitted:
+        assert np.abs(clip[-400:]).max() > 0.1, "the tone at the end is lost"
+    assert len({len(clip) for clip in fitted}) > 4, "clips that fit are stretched"
+    unfit = augment(ended, always(time_stretch_rate=(0.8, 0.9)), 1, 0, "a", longest=16_500)
+    np.testing.assert_array_equal(unfit, ended)
+
+
+def test_a_stretched_clip_fits_the_window_of_the_trial(tmp_path, prepared, extractor):
+    make_folder(tmp_path / "s")  # half a second each
+    speech = prepared(folder=tmp_path / "s")
+    rows, waveforms = speech.rows("train"), open_waveforms(speech)
+    slow = always(time_stretch_rate=(0.5, 1.0))
+    got = augmented_features(speech, waveforms, extractor, slow, rows, [0] * len(rows), seed=1, window=60)
+    assert got.shape == (len(rows), 80, 60)
+    silence = got[:, :, -1:]
+    assert (got[:, :, 48] != silence[:, :, 0]).any(axis=1).all()
+    wide = augmented_features(speech, waveforms, extractor, slow, rows, [0] * len(rows), seed=1)
+    assert wide.shape[2] == 3000 and np.abs(wide[:, :, 65:95] - wide[:, :, -1:]).max() > 0.5
+
+
 def test_noise_comes_from_the_folder(tmp_path, voice):
     with pytest.raises(UserError, match="contains no recordings"):
         augment(voice, always(noise_folder=tmp_path / "empty", snr_db=(0, 0)), 1, 0, "a")
@@ -118,6 +178,8 @@ def test_specaugment_masks_bands_within_the_sound(tmp_path, prepared, extractor)
         ({}, "changes nothing"),
         ({"gain_db": (6, -6)}, "lower value first"),
         ({"noise_folder": "x"}, "needs snr_db"),
+        ({"time_stretch_rate": (0.05, 1)}, "between 0.1 and 10"),
+        ({"pitch_semitones": (-1, 25)}, "between -24 and 24"),
         ({"gane_db": (1, 2)}, "did you mean 'gain_db'"),
     ],
 )

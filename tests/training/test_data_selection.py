@@ -10,6 +10,7 @@ from harness.records.study_folder import read_record
 from harness.spec.budget import Budget
 from harness.spec.data_selection import DataSelection
 from harness.spec.messages import Finished, Train
+from harness.training.batch_order import rows_used
 from harness.training.trial import run_trial
 
 
@@ -35,8 +36,16 @@ def test_a_part_of_a_weighted_source_keeps_the_weight(context):
         context.speech,
         task=context.speech.task.model_copy(update={"sources": (source.model_copy(update={"weight": 2.0}),)}),
     )
-    half = replace(heavy, portion=DataSelection(fraction=0.5)).rows("train")
+    half = replace(heavy, portion=DataSelection(fraction=0.5)).epoch_rows(0, seed=1)
     assert len(half) == 48 and len(set(half)) == 24
+
+
+def test_the_half_that_a_weight_leaves_out_is_trained_in_the_next_epoch(context, lora):
+    (source,) = context.speech.task.sources
+    task = context.speech.task.model_copy(update={"sources": (source.model_copy(update={"weight": 0.5}),)})
+    light = replace(context, speech=replace(context.speech, task=task))
+    order = Train(config=lora, budget=Budget(examples=36, rungs=(1.0,)), seed=1, attempt="unused")
+    assert len(rows_used(light, lora, order, processes=1)) == 36, "an epoch and a half of 24 of 48 clips"
 
 
 def trained(context, lora, tmp_path, name, **portion):

@@ -223,7 +223,7 @@ def stored(trials: int) -> None:
             store(plan.folder.attempt(), run.folder, worker.record(run, "2026-01-01T00:00:00+00:00", rungs, result))
         study.optuna.add_trials(made)
         for name, call in {
-            "open the study and count": lambda: Study(plan.folder, plan.study, plan.space, plan.seed).used(),
+            "open the study and count": lambda: Study(plan.folder, plan.study, plan.space, plan.seed).count_finished(),
             "rank its trials": lambda: ranked_trials(study),
             "read every record": lambda: list(plan.folder.records()),
         }.items():

@@ -13,7 +13,6 @@ harness does in a space that has an end. 20 seeds each; the median, and the quar
 """
 
 import argparse
-import itertools
 import statistics
 import warnings
 from collections.abc import Callable
@@ -24,7 +23,7 @@ import numpy as np
 import optuna
 
 from benchmarks.record_curves import read
-from harness.search.finite_space import Configurations, WithoutRepeats, index_by_settings, untried
+from harness.search.finite_space import FiniteSpace, Key, WithoutRepeats, settings_key
 from harness.search.pruners import make_pruner, rung_step, wilcoxon_rejects
 from harness.search.samplers import trial_seed
 from harness.spec.space import Pruner
@@ -144,16 +143,16 @@ def spent(table: Table, method: Method, seed: int) -> float:
     judged = len(table.fractions) - method.first
     study = optuna.create_study(study_name=f"{method.name}/{seed}", pruner=make_pruner(method.pruner, judged))
     cost, best = 0.0, None
-    left = everything(table)
+    finite, tried = everything(table), set[Key]()
     for number in range(MOST):
         study.sampler = method.sampler(trial_seed(seed, number))
         if not method.again:
-            left = untried(left, (known.params for known in study.get_trials(deepcopy=False)[-1:]))
-            if not left:
+            if not finite.has_untried(tried):
                 return float(MOST)
-            study.sampler = WithoutRepeats(study.sampler, left, trial_seed(seed, number))
+            study.sampler = WithoutRepeats(study.sampler, finite, tried, trial_seed(seed, number))
         trial = study.ask()
         curve = table.at(tuple(_ask(trial, name, held) for name, held in table.axes.items()))
+        tried.add(settings_key(trial.params))
         stopped = _climb(table, method, trial, curve, best)
         cost += table.fractions[stopped if stopped is not None else -1]
         if stopped is not None:
@@ -167,11 +166,11 @@ def spent(table: Table, method: Method, seed: int) -> float:
     return cost
 
 
-def everything(table: Table) -> Configurations:
+def everything(table: Table) -> FiniteSpace:
     """All that can be proposed."""
-    values = [held if isinstance(held[0], str) else range(len(held)) for held in table.axes.values()]
-    settings = [dict(zip(table.axes, place, strict=True)) for place in itertools.product(*values)]
-    return index_by_settings(settings)
+    return FiniteSpace(
+        {name: held if isinstance(held[0], str) else range(len(held)) for name, held in table.axes.items()}
+    )
 
 
 def _ask(trial: optuna.Trial, name: str, held: list[Any]) -> int:

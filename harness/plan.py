@@ -1,4 +1,4 @@
-"""What a command line asks for, resolved to files and values before anything runs."""
+"""Resolve the command line of a sweep to a plan: validated files and values."""
 
 import hashlib
 import json
@@ -21,54 +21,54 @@ from harness.spec.space import SearchSpace
 from harness.spec.task import Task
 from harness.spec.techniques import STANDARD, Technique
 
-# The fields of a space that a study cannot change once it has begun.
-SEARCHED = {"sampler", "pruner", "judge", "rung_utterances", "limits", "objectives", "fixed", "sampled"}
+# Fields of a space that cannot change during a study.
+IDENTITY_FIELDS = {"sampler", "pruner", "judge", "rung_utterances", "limits", "objectives", "fixed", "sampled"}
 CACHE_DIR = Path(platformdirs.user_cache_dir("whisper-sweep"))
 
 
 STORAGE_VARIABLE = "WHISPER_SWEEP_STORAGE"
-KEEP = 3
+DEFAULT_KEEP = 3
 
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """Who carries a sweep out, and where: nothing of it changes what is found."""
+    """Workers, launcher and servers of a sweep; they do not change its results."""
 
-    workers: int | None = None  # None: one a GPU
+    workers: int | None = None  # None: one per GPU
     trials_per_gpu: int = 1
-    pack: int | None = 1  # trials in one pass of a trainer; None: as many as pay
+    pack: int | None = 1  # trials in one pass of a trainer; None: estimated
     launcher: str = "local"
     slurm: tuple[tuple[str, str], ...] = ()
     storage: str | None = None  # without a password: a plan is pickled for jobs
     mlflow_uri: str | None = None
 
     def address(self) -> str | None:
-        """The database's address, with what the environment adds to it."""
+        """Return the database's address; the environment variable, which may hold a password, comes first."""
         return os.environ.get(STORAGE_VARIABLE) or self.storage
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Where a search starts from, when it has done enough, and what follows it."""
+    """Warm start, stop conditions, tuned baselines and follow-up runs of a search."""
 
     warm_start: tuple[str, ...] = ()
-    patience: int | None = None  # finished trials in a row without a better one
+    patience: int | None = None  # finished trials in a row without improvement
     gpu_hours: float | None = None  # training and evaluation, of all trials
-    confirm: int = 0  # configurations run again
-    seeds: int = 0  # fresh seeds for each
-    refit: bool = False  # the winner, on train and validation
-    data_fractions: tuple[float, ...] = ()  # of train, on which the winner's settings are tried
-    tune_baselines: int = 0  # trials of each trained baseline's own search, the recipe's run among them
+    confirm: int = 0  # configurations to repeat
+    seeds: int = 0  # fresh seeds of each
+    refit: bool = False  # train the best configuration on train and validation
+    data_fractions: tuple[float, ...] = ()  # of train, for the data curve
+    tune_baselines: int = 0  # trials of each trained baseline, the recipe's run included
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep about to run."""
+    """A sweep that is about to run."""
 
     study: str
     space: SearchSpace
     task: Task
-    task_given: str
+    task_argument: str
     model: str
     recipes: dict[str, Recipe]
     trials: int
@@ -76,19 +76,19 @@ class Plan:
     timeout: float | None
     results: Path
     cache_dir: Path
-    keep: int = KEEP
+    keep: int = DEFAULT_KEEP
     processes: int = 1
     techniques: tuple[Technique, ...] = STANDARD
-    place: ComputeOptions = ComputeOptions()
+    compute: ComputeOptions = ComputeOptions()
     search_options: SearchOptions = field(default_factory=lambda: SearchOptions())
 
     @property
     def folder(self) -> StudyFolder:
-        """Where the study lives."""
+        """Folder of the study."""
         return StudyFolder(self.results / self.study)
 
-    def opening(self) -> Open:
-        """What a trainer of this study is told first."""
+    def open_message(self) -> Open:
+        """Return the first message to a trainer of this study."""
         return Open(
             model=self.model,
             task=self.task,
@@ -98,13 +98,13 @@ class Plan:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What must not change in the life of a study, free of paths, so that results can be moved."""
+        """Return what must not change during a study; without paths, so that results can be moved."""
         return {
             "model": self.model,
             "task": self.task.without_paths(),
             "budget": self.space.budget.model_dump(mode="json"),
             "processes": self.processes,  # of a trial: they multiply its effective batch size
-            "space": self.space.model_dump(mode="json", include=SEARCHED),
+            "space": self.space.model_dump(mode="json", include=IDENTITY_FIELDS),
         }
 
 
@@ -120,22 +120,41 @@ def make_plan(
     baselines: list[str] | None = None,
     timeout: float | None = None,
     cache_dir: Path = CACHE_DIR,
-    keep: int = KEEP,
+    keep: int = DEFAULT_KEEP,
     processes: int = 1,
     techniques: tuple[Technique, ...] = STANDARD,
-    place: ComputeOptions | None = None,
+    compute: ComputeOptions | None = None,
     override: Mapping[str, Any] | None = None,
     search_options: SearchOptions | None = None,
 ) -> Plan:
-    """Resolve names; an option that is not given comes from the space.
+    """Resolve names; options that are None come from the space.
 
-    `baselines` of ["all"] means every recipe, and ["none"] none. `override` holds fields of the space.
+    Args:
+        space: Name or path of a search space.
+        trials: Number of trials.
+        seed: Seed of search and training.
+        results: Folder of all studies.
+        task: Name or path of a task.
+        model: Base model.
+        study: Name of the study.
+        baselines: Names or paths of recipes; ["all"]: every recipe, ["none"]: none.
+        timeout: Seconds after which no trial begins.
+        cache_dir: Folder of the feature store and caches.
+        keep: Trials that keep their weights.
+        processes: Processes of each trial.
+        techniques: Techniques of training that save time or memory.
+        compute: Workers, launcher and servers.
+        override: Fields of the space to replace.
+        search_options: Warm start, stop conditions and follow-up runs.
+
+    Raises:
+        UserError: A name is unknown, or a file is invalid.
     """
     space_name, chosen = catalog.space(space)
     if override:
         chosen = SearchSpace.parse(_merged(chosen.model_dump(mode="json"), override), f"{space_name} with the options")
-    task_given = task or chosen.task
-    spoken = catalog.task(task_given)
+    task_argument = task or chosen.task
+    spoken = catalog.task(task_argument)
     names = list(chosen.baselines) if baselines is None else baselines
     if names == ["all"]:
         names = catalog.names("baselines")
@@ -147,7 +166,7 @@ def make_plan(
         study=name,
         space=chosen,
         task=spoken,
-        task_given=task_given,
+        task_argument=task_argument,
         model=model or chosen.model,
         recipes=recipes,
         trials=trials,
@@ -158,13 +177,13 @@ def make_plan(
         keep=keep,
         processes=processes,
         techniques=techniques,
-        place=place or ComputeOptions(),
+        compute=compute or ComputeOptions(),
         search_options=search_options or SearchOptions(),
     )
 
 
 def _merged(space: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """A space with some fields replaced; of sampler, pruner and limits only what is named."""
+    """Replace fields of a space; of sampler, pruner and limits only the given ones."""
     return {
         **space,
         **{key: {**space[key], **value} if isinstance(value, Mapping) else value for key, value in override.items()},
@@ -172,19 +191,23 @@ def _merged(space: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any
 
 
 def needed_dimensions(plan: Plan) -> Dimensions | None:
-    """The model's, where the search counts trainable parameters by arithmetic."""
+    """Return the model's dimensions if the search limits or minimizes trainable parameters."""
     counts = plan.space.limits.trainable is not None or "trainable" in plan.space.objectives
     return dimensions(plan.model) if counts else None
 
 
-def claim(plan: Plan) -> None:
-    """Write study.json for a new study; refuse to go on with one that is about something else."""
+def ensure_manifest(plan: Plan) -> None:
+    """Write study.json of a new study, or check that of an existing one.
+
+    Raises:
+        UserError: The study has another identity or seed.
+    """
     identity, path = plan.identity(), plan.folder.manifest
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     manifest = {
         "study": plan.study,
         "seed": plan.seed,
-        "task": plan.task_given,  # where compare.py finds the speech again, unless told otherwise
+        "task": plan.task_argument,  # where compare.py finds the speech again, unless told otherwise
         "identity": identity,
         "hash": digest,
     }

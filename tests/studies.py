@@ -15,17 +15,17 @@ class Studies:
     """Studies on disk, with runs that were really trained, for a few steps, on the small folder of speech."""
 
     def __init__(self, results: Path, context, speech: Path) -> None:
-        self.results, self.context, self.speech = results, context, speech
+        self.results, self.context, self.speech, self.model = results, context, speech, "demo"
 
     def add(self, study: str, config: TrialConfig, name: str = "trial 0", **fields) -> Path:
         folder = StudyFolder(self.results / study)
         identity = {
-            "model": "demo",
+            "model": self.model,
             "task": {"name": "<small>", "language": "en", "normalizer": None, "task": "transcribe"},
         }
         write_json(folder.manifest, {"study": study, "seed": 1, "task": str(self.speech), "identity": identity})
         write_json(folder.path / "data_report.json", self.context.speech.report)
-        budget = Budget(examples=48)
+        budget = Budget(examples=fields.pop("examples", 48))
         attempt = folder.attempt()
         trial = run_trial(self.context, Train(config=config, budget=budget, seed=1, attempt=str(attempt)))
         try:

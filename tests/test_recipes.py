@@ -246,9 +246,11 @@ PUBLISHED = [
     ("checkpoint_megabytes", 60, 1, PEFT, 51),
     ("vram_gigabytes", 8, 1, PEFT, 49),
     ("vram_gigabytes", 24, 1, PEFT, 35),
+    ("hours", 8, 1, PEFT, 481),
     ("wer", 0.22266, 1, BLOG, 38),
     ("wer", 0.21602, 1, BLOG, 38),
     ("hours", 10, 1, BLOG, 32),
+    ("hours", 100, 1, BLOG, 32),
 ]  # fmt: skip
 
 
@@ -257,6 +259,16 @@ def test_a_published_figure_is_the_documents(metric, value, times, document, lin
     figures = Published.load(catalog.PUBLISHED).figures
     found = [f for f in figures if f.source.startswith(document) and f.metric == metric and f.value == value]
     assert len(found) == times, f"{document} line {line}"
+
+
+def test_a_longer_budget_than_the_recipe_is_noted_and_not_claimed_where_there_is_none():
+    _, recipe = catalog.recipe("peft_int8_large_v2_100")
+    for examples, note in (
+        (8 * 192, "192 steps, more than the recipe's 100"),
+        (8 * 50, "50 of the recipe's 100 steps"),
+    ):
+        notes = recipe.adapt(Budget(examples=examples), "cuda", recipe.model)[1]
+        assert note in notes and len([n for n in notes if "100" in n and "examples" not in n]) == 1
 
 
 def test_the_page_names_every_recipe_and_its_commands_parse():

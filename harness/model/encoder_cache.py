@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from filelock import FileLock
 from torch import Tensor
 
@@ -71,14 +72,30 @@ class EncoderStates:
         self.resident = torch.from_numpy(self.states).view(self.dtype).to(device, copy=True)
 
     def take(self, rows: Sequence[int]) -> Tensor:
-        """Return the states of utterances, in the order of `rows`; call `fill` first."""
+        """Return the states of utterances, in the order of `rows`.
+
+        Raises:
+            RuntimeError: If states were not computed; call `fill` first.
+        """
+        computed = self.filled if self.resident is None or self.copied is None else self.copied
+        missing = [row for row in rows if not computed[row]]
+        if missing:
+            raise RuntimeError(
+                f"encoder states of {len(missing)} of {len(rows)} utterances are missing: rows {missing}"
+            )
         if self.resident is not None:
             return self.resident[torch.as_tensor(rows, device=self.resident.device)]
         return torch.from_numpy(self.states[np.asarray(rows)]).view(self.dtype)
 
     def fill(self, rows: Sequence[int], base: Base, batch_size: int, accelerator: Accelerator) -> int:
-        """Compute the missing states of utterances and return their number; processes of a trial share the work."""
-        missing = sorted({row for row in rows if not self.filled[row]})
+        """Compute the missing states of utterances and return their number; processes of a trial share the work.
+
+        The first process lists them for all: each would see another list, since the others are already writing.
+        """
+        listed = [sorted({row for row in rows if not self.filled[row]})]
+        if accelerator.num_processes > 1:
+            torch.distributed.broadcast_object_list(listed, src=0, device=torch.device("cpu"))
+        missing = listed[0]
         own, encoder = missing[accelerator.process_index :: accelerator.num_processes], base.model.model.encoder
         encoder.eval()
         for part in chunks(own, FLUSH_EVERY):
@@ -116,7 +133,7 @@ class EncoderStateCache:
     def open(self, base: Base, config: TrialConfig, precision: Precision) -> EncoderStates | None:
         """Open the encoder states that a configuration can use.
 
-        The base must be in its original state, without an adapter.
+        The base must be in its original state, without an adapter. All processes of a trial must call it.
 
         Returns:
             The states; None if the configuration trains the first encoder layer, or if the disk is full.
@@ -144,7 +161,10 @@ class EncoderStateCache:
             dtype = HALF_DTYPES.get(precision, torch.float32) if complete else torch.float32
             shape = (len(self.speech.utterances), positions, base.model.config.d_model)
             encoder_states = self._open_file(self.folder / key, description, shape, depth, dtype)
-            if encoder_states is None:
+            found = [encoder_states is not None]
+            if torch.distributed.is_initialized():
+                found = gather_object(found)  # the disk may be full for one process only
+            if encoder_states is None or not all(found):
                 return None
             self.opened[key] = encoder_states
         return self.opened[key]

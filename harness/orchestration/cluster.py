@@ -44,7 +44,7 @@ def job(plan: Plan, assignment: GPUAssignment, runs: list[Run]) -> None:
     if assignment.parent is not None:
         die_with_parent()
         threading.Thread(target=_exit_with_parent, args=(assignment.parent,), daemon=True).start()
-    database = Database(plan.folder.path, plan.place.address())
+    database = Database(plan.folder.path, plan.compute.address())
     study, heartbeat = (
         Study(plan.folder, plan.study, plan.space, plan.seed, database, needed_dimensions(plan)),
         Heartbeat(database),
@@ -111,13 +111,13 @@ class Cluster:
 
     def run(self, baselines: Sequence[Run], say: Callable[[str], None]) -> None:
         """Keep a job running for every GPU assignment until the study has its trials, or a stop is requested."""
-        lost, used = 0, self.study.used()
+        lost, used = 0, self.study.count_finished()
         with self._coordinating():
             while True:
                 ended = [number for number, job in self.jobs.items() if job.done()]
                 for number in ended:
                     del self.jobs[number]
-                lost, before, used = lost + len(ended), used, self.study.used()
+                lost, before, used = lost + len(ended), used, self.study.count_finished()
                 lost = lost if used == before else 0
                 if lost > MAX_LOST_JOBS * len(self.gpu_assignments):
                     raise UserError(f"jobs end without work done; their logs are in {self._logs}")
@@ -146,13 +146,13 @@ class Cluster:
         return str(self.plan.folder.path / "jobs")
 
     def _submit(self, assignment: GPUAssignment, runs: list[Run]) -> "submitit.Job[None]":
-        place = self.plan.place
-        executor = submitit.AutoExecutor(folder=self._logs, cluster="slurm" if place.launcher == "slurm" else "local")
+        compute = self.plan.compute
+        executor = submitit.AutoExecutor(folder=self._logs, cluster="slurm" if compute.launcher == "slurm" else "local")
         settings: dict[str, Any] = {"timeout_min": 24 * 60, "name": self.plan.study}
-        if place.launcher == "slurm":
-            settings |= {"gpus_per_node": 1, **{f"slurm_{k}": v for k, v in place.slurm}}
+        if compute.launcher == "slurm":
+            settings |= {"gpus_per_node": 1, **{f"slurm_{k}": v for k, v in compute.slurm}}
         executor.update_parameters(**settings)
-        plan = replace(self.plan, place=replace(place, mlflow_uri=None))  # this process alone writes MLflow
+        plan = replace(self.plan, compute=replace(compute, mlflow_uri=None))  # this process alone writes MLflow
         return executor.submit(job, plan, assignment, runs)
 
     def _end_dead_trials(self) -> None:

@@ -18,7 +18,7 @@ from harness.orchestration.summary import summary
 from harness.orchestration.trainer_launch import Trainer, TrainerDiedError
 from harness.plan import CACHE_DIR, STORAGE_VARIABLE, ComputeOptions, Plan, SearchOptions, make_plan
 from harness.records.files import write_json
-from harness.records.study_folder import is_searched, open_study
+from harness.records.study_folder import is_searched, open_study, without_attempts
 from harness.records.tuned_baselines import tuned_baselines
 from harness.spec.result import Record
 from harness.spec.techniques import STANDARD, Technique
@@ -43,7 +43,7 @@ def plan_of(options: Namespace) -> Plan:
         keep=options.keep,
         processes=options.processes,
         techniques=techniques(options),
-        place=compute_options(options),
+        compute=compute_options(options),
         override=overrides(options),
         search_options=search_options(options),
     )
@@ -63,14 +63,14 @@ def compute_options(options: Namespace) -> ComputeOptions:
     """
     storage = options.storage
     if storage is not None or STORAGE_VARIABLE in os.environ:
-        from harness.search.storage import driver, has_password, without_password
+        from harness.search.storage import has_password, with_driver, without_password
 
         if storage is not None and has_password(storage):
             raise UserError(
                 f"--storage holds a password, which other users of this machine can read; set PGPASSWORD, use "
                 f"~/.pgpass, or put the whole URL in {STORAGE_VARIABLE}"
             )
-        driver(given := os.environ.get(STORAGE_VARIABLE) or storage)
+        with_driver(given := os.environ.get(STORAGE_VARIABLE) or storage)
         storage = without_password(given)
     return ComputeOptions(
         workers=None if options.workers == "auto" else int(options.workers),
@@ -138,7 +138,7 @@ def status(options: Namespace) -> int:
 def prepare_only(options: Namespace) -> int:
     """Prepare the data only, for example on a machine without a GPU that shares the cache with one that has it."""
     plan, console = plan_of(options), Console(soft_wrap=True)
-    order = plan.opening().model_copy(update={"prepare_only": True})
+    order = plan.open_message().model_copy(update={"prepare_only": True})
     try:
         with Trainer(order, plan.folder.path / "trainer.log") as trainer:
             report = trainer.come_up(lambda text: print(text, flush=True)).ready.data
@@ -194,7 +194,7 @@ def print_end(plan: Plan, best: Record | None, console: Console, ended: str | No
         console.print(f"  {settings(best.config)}", highlight=False)
     stored = list(plan.folder.records())
     records = [record for _, record in stored]
-    for line in summary(plan.space, records, ended):
+    for line in summary(plan.space, [record for _, record in without_attempts(stored)], ended):
         console.print(line, highlight=False, markup=False)
     for record in records:
         if record.kind in ("zero_shot", "recipe") and not is_searched(record):
@@ -205,7 +205,7 @@ def print_end(plan: Plan, best: Record | None, console: Console, ended: str | No
         assert held.best[1].scores is not None
         console.print(f"  {held.name}: {held.best[1].scores.wer:.1%} ({held.note})", highlight=False, markup=False)
     results = "" if plan.results == Path("results") else f" --results {plan.results}"
-    server = f" --mlflow-uri {plan.place.mlflow_uri}" if plan.place.mlflow_uri else ""
+    server = f" --mlflow-uri {plan.compute.mlflow_uri}" if plan.compute.mlflow_uri else ""
     console.print(f"compare on the test set: python compare.py --study {plan.study}{results}{server}", highlight=False)
     if any(record.portion.with_validation and record.state == "complete" for record in records):
         console.print(

@@ -35,11 +35,11 @@ class GPUAssignment:
         return f"{self.coordinator}-{self.number}"
 
 
-def gpu_assignments(place: ComputeOptions, processes: int = 1) -> list[GPUAssignment]:
+def gpu_assignments(compute: ComputeOptions, processes: int = 1) -> list[GPUAssignment]:
     """Return the assignment of each worker: one or several on a GPU, or a share of the CPU threads.
 
     Args:
-        place: Options on GPUs, workers and cluster.
+        compute: Options on GPUs, workers and cluster.
         processes: Processes of one trial, each with a GPU of its own.
 
     Raises:
@@ -47,15 +47,15 @@ def gpu_assignments(place: ComputeOptions, processes: int = 1) -> list[GPUAssign
     """
     found = _groups(gpus(), processes)
     name = f"{os.uname().nodename}-{os.getpid()}-{int(time.time())}"
-    if place.launcher == "slurm":
-        return [GPUAssignment(name, number) for number in range(place.workers or 1)]
-    room = len(found) * place.trials_per_gpu
-    number = place.workers or max(1, room)
+    if compute.launcher == "slurm":
+        return [GPUAssignment(name, number) for number in range(compute.workers or 1)]
+    room = len(found) * compute.trials_per_gpu
+    number = compute.workers or max(1, room)
     if found and number > room:
         each = -(-number // len(found))
         raise UserError(f"{number} workers on {len(found)} GPUs need --trials-per-gpu {each}, memory permitting")
     threads = max(1, threads_here() // number)
-    apart = bool(found) and (number > 1 or place.launcher != "local")
+    apart = bool(found) and (number > 1 or compute.launcher != "local")
     return [
         GPUAssignment(name, n, found[n % len(found)] if apart else None, threads, os.getpid()) for n in range(number)
     ]

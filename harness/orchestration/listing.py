@@ -11,7 +11,7 @@ from rich.text import Text
 
 from harness import catalog
 from harness.errors import UserError
-from harness.records.study_folder import StudyFolder, studies
+from harness.records.study_folder import StudyFolder, studies, without_attempts
 from harness.spec.base import read_yaml
 
 SHOWN = 3  # sampled settings that are named; --dry-run shows all
@@ -102,7 +102,8 @@ def studies_table(results: Path, names: Iterable[str]) -> Table:
     )
     for name in names:
         try:
-            trials = [record for _, record in StudyFolder(results / name).records() if record.kind == "trial"]
+            records = without_attempts(StudyFolder(results / name).records())
+            trials = [record for _, record in records if record.kind == "trial"]
         except (UserError, OSError) as error:
             table.add_row(name, "?", "?", Text(f"error: {error}"))
             continue

@@ -26,12 +26,12 @@ def trials_per_pass(plan: Plan) -> int:
     Raises:
         UserError: `--pack` asks for more than one where that is not possible.
     """
-    place = plan.place
-    possible = place.launcher == "local" and plan.processes == 1
-    if place.pack is not None:
-        if place.pack > 1 and not possible:
-            raise UserError(f"--pack {place.pack} needs --launcher local and --processes 1")
-        return place.pack
+    compute = plan.compute
+    possible = compute.launcher == "local" and plan.processes == 1
+    if compute.pack is not None:
+        if compute.pack > 1 and not possible:
+            raise UserError(f"--pack {compute.pack} needs --launcher local and --processes 1")
+        return compute.pack
     if not possible or not gpus() or plan.space.fixed.get("method") != "lora":
         return 1
     config = heaviest(plan.space)

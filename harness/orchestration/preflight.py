@@ -1,4 +1,4 @@
-"""Before a sweep: its heaviest configuration and its baselines for a few steps, and a forecast for all of it."""
+"""Forecast memory, hours and cost of a sweep by training its heaviest configuration and baselines for a few steps."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from harness.spec.result import Cost, Rung
 from harness.spec.space import SearchSpace
 from harness.spec.trial import TrialConfig
 
-STEPS = 4  # two to warm up, which are timed apart, and two to time
+STEPS = 4  # two to warm up, two to measure
 
 
 def _rank(*values: Any) -> Callable[[Any], float]:
     return lambda value: float(values.index(value)) if value in values else -1.0
 
 
-# How much a value weighs in memory and time; a setting that is not here weighs by its number.
+# Order of the values of a setting by memory and time; numeric settings that are not listed are ordered by value.
 WEIGHT: dict[str, Callable[[Any], float]] = {
     "method": _rank("none", "lora", "frozen_encoder", "full"),
     "target_modules": lambda modules: 6.0 if modules == "all-linear" else float(len(modules)),
@@ -38,15 +38,15 @@ WEIGHT: dict[str, Callable[[Any], float]] = {
     "precision": _rank("bf16", "fp16", "tf32", "fp32"),
     "base_weights": _rank("nf4_double", "nf4", "int8", "full"),
     "gradient_checkpointing": lambda on: float(not on),
-    "gradient_accumulation_steps": lambda steps: -float(steps),  # takes no memory, and time only in proportion
-    "learning_rate": lambda rate: -float(rate),  # weighs nothing; a low one does not diverge meanwhile
+    "gradient_accumulation_steps": lambda steps: -float(steps),  # no memory, and time in proportion only
+    "learning_rate": lambda rate: -float(rate),  # no influence; a low one does not diverge
     "augmentation": lambda name: float(name is not None),
     "encoder_window_seconds": lambda seconds: float("inf") if seconds is None else float(seconds),
 }
 
 
 def heaviest(space: SearchSpace) -> TrialConfig:
-    """The configuration of a space that takes the most memory and time, each setting taken for itself."""
+    """Return the configuration that takes the most memory and time, choosing each setting on its own."""
     sampled = {
         name: max(dimension.extremes(), key=WEIGHT.get(name, lambda value: float(value or 0)))
         for name, dimension in space.sampled.items()
@@ -56,7 +56,7 @@ def heaviest(space: SearchSpace) -> TrialConfig:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one run of a system will take, from a few of its steps; `cost` is null where memory ran out."""
+    """Forecast of one run of a system; `cost` is None if it ran out of memory."""
 
     name: str
     config: TrialConfig
@@ -64,7 +64,7 @@ class Forecast:
     rung: Rung | None
 
     def train_seconds(self, budget: Budget, processes: int) -> float:
-        """Seconds of training for the whole budget."""
+        """Return the seconds of training for the whole budget."""
         if self.cost is None or self.config.method == "none":
             return 0.0
         if budget.train_seconds is not None:
@@ -79,7 +79,7 @@ class Forecast:
         return self.rung.evaluation_seconds if self.rung else 0.0
 
     def hours(self, budget: Budget, processes: int, kept: float | None = None) -> float:
-        """Hours of one run; with `kept`, the share of trials that goes on at each rung, of the average one."""
+        """Return the hours of one run, or of the average trial if a share `kept` continues at each rung."""
         reached, before, seconds = 1.0, 0.0, 0.0
         for fraction in budget.rungs if self.config.method != "none" else (1.0,):
             seconds += reached * ((fraction - before) * self.train_seconds(budget, processes) + self.evaluation_seconds)
@@ -88,20 +88,20 @@ class Forecast:
 
 
 def preflight(plan: Plan, price: float | None, deadline: float | None, console: Console) -> None:
-    """Run the heaviest configuration and each baseline for four steps, and print what the sweep will take.
+    """Train the heaviest configuration and each baseline for four steps, and print the forecast.
 
     Args:
-        plan: the sweep that is meant.
-        price: of an hour of this machine, in any currency.
-        deadline: hours that there are.
-        console: where to print.
+        plan: The plan of the sweep.
+        price: Price of an hour of this machine, in any currency.
+        deadline: Hours available.
+        console: Where to print.
 
     Raises:
-        UserError: where the space, or a baseline, does not fit into memory, or the data cannot be used.
+        UserError: A configuration does not fit into memory, or the data cannot be used.
     """
     log = plan.folder.path / "preflight.log"
     try:
-        with Trainer(plan.opening(), log, processes=plan.processes) as trainer:
+        with Trainer(plan.open_message(), log, processes=plan.processes) as trainer:
             trainer.come_up(lambda text: console.print(text))
             budget = plan.space.budget.resolved(epoch_examples(trainer.ready.data))
             device = trainer.ready.device
@@ -113,7 +113,7 @@ def preflight(plan: Plan, price: float | None, deadline: float | None, console: 
     starved = [forecast.name for forecast in forecasts if forecast.cost is None]
     if starved:
         raise UserError(
-            f"memory is too small for {', '.join(starved)}: take auto_micro_batch, a smaller batch, "
+            f"out of memory: {', '.join(starved)}; set auto_micro_batch, a smaller batch, "
             f"gradient_checkpointing or an 8-bit optimizer, or leave it out"
         )
 
@@ -133,7 +133,7 @@ def _systems(plan: Plan, budget: Budget, device: str) -> Iterator[tuple[str, Tri
 
 
 def _measure(trainer: Trainer, name: str, config: TrialConfig) -> Forecast:
-    """Four steps on the longest transcripts, and one evaluation."""
+    """Train four steps on the longest transcripts, and evaluate once."""
     with tempfile.TemporaryDirectory() as attempt:
         trainer.send(Train(config=config, budget=Budget(steps=STEPS), seed=1, attempt=attempt, longest_first=True))
         while not isinstance(answer := trainer.receive(), Finished):
@@ -143,7 +143,7 @@ def _measure(trainer: Trainer, name: str, config: TrialConfig) -> Forecast:
                 trainer.send(Decide(go_on=True))
     result = answer.result
     if result.cost is None and answer.poisoned:
-        raise UserError(f"{name} runs out of memory and takes the process with it; make its batch smaller")
+        raise UserError(f"{name} runs out of memory in a way that ends the process; make its batch smaller")
     return Forecast(name, config, result.cost, result.rungs[-1] if result.rungs else None)
 
 
@@ -173,11 +173,11 @@ def _print(
     console.print(table)
     console.print(f"heaviest trial: {settings(forecasts[0].config)}", highlight=False)
     if kind == "process_rss":
-        console.print("peak: the whole trainer process, there is no GPU", highlight=False)
+        console.print("peak: memory of the whole trainer process (no GPU)", highlight=False)
     most, likely = _sum(plan, budget, forecasts, None), _sum(plan, budget, forecasts, _kept(plan))
     said = f"the sweep: at most {_time(most)} for {plan.trials} trials and {len(plan.recipes)} baselines"
     if after := _followups(plan, budget, forecasts):
-        said += f", of which {_time(after)} for what follows the search"
+        said += f", of which {_time(after)} for follow-up runs"
     if likely < most:
         said += f", about {_time(likely)} with {plan.space.pruner.name.replace('_', ' ')}"
     console.print(said, highlight=False)
@@ -185,27 +185,27 @@ def _print(
         money = f"at most {most * price:.2f}, about {likely * price:.2f}"
         console.print(f"cost at {price:g} an hour: {money}", highlight=False)
     if deadline is not None:
-        pruned = "fits if pruning does its part" if likely <= deadline else "does not fit"
+        pruned = "fits if pruning stops as many trials as expected" if likely <= deadline else "does not fit"
         console.print(
             f"a deadline of {deadline:g} h: the sweep {'fits' if most <= deadline else pruned}", highlight=False
         )
 
 
 def _time(hours: float) -> str:
-    """Hours, or minutes or seconds where it is that short."""
+    """Format hours, or minutes or seconds if shorter."""
     if hours >= 1:
         return f"{hours:.1f} h"
     return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.1f} s"
 
 
 def _kept(plan: Plan) -> float | None:
-    """The share of trials that goes on at each rung; None where nobody stops them by rank."""
+    """Return the share of trials that continue at each rung; None if the pruner does not stop them by rank."""
     pruner = plan.space.pruner
     return 1 / pruner.reduction_factor if pruner.name in ("successive_halving", "hyperband") else None
 
 
 def _sum(plan: Plan, budget: Budget, forecasts: list[Forecast], kept: float | None) -> float:
-    """Hours of all trials, each as the heaviest, and of what nobody stops: baselines, and what follows."""
+    """Return the hours of all trials, each like the heaviest, and of baselines and follow-up runs."""
     trial, *baselines = forecasts
     hours = plan.trials * trial.hours(budget, plan.processes, kept)
     for forecast in baselines:
@@ -215,7 +215,7 @@ def _sum(plan: Plan, budget: Budget, forecasts: list[Forecast], kept: float | No
 
 
 def _followups(plan: Plan, budget: Budget, forecasts: list[Forecast]) -> float:
-    """Hours of confirmation, of parts of the data and of the refit; whatever wins is taken for the heaviest trial."""
+    """Return the hours of replicates, data fractions and refit, as if the heaviest trial were the best."""
     search_options, trial = plan.search_options, forecasts[0].hours(budget, plan.processes)
     trained = sum(f.hours(budget, plan.processes) for f in forecasts[1:] if f.config.method != "none")
     baselines = trained * (2 if search_options.tune_baselines else 1)  # as they are, and tuned

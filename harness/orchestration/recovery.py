@@ -14,7 +14,7 @@ from harness.orchestration.worker import failure
 from harness.plan import Plan
 from harness.records.answers import differences
 from harness.records.study_folder import Run, StudyFolder, is_stored, read_record, read_rungs, store
-from harness.search.study import Retry, Study
+from harness.search.study import Retry, Study, with_origin
 
 INTERRUPTED = "interrupted: the supervisor died"
 LOST = "interrupted: its worker was lost"
@@ -50,7 +50,7 @@ def end_dead_trials(study: Study, plan: Plan, dead: Callable[[FrozenTrial], bool
                     os.replace(folder, attempt)
                 attempt.mkdir(exist_ok=True)
                 record = failure(plan, run, reason, rungs=read_rungs(attempt / "checkpoint"))
-                store(attempt, folder, record)
+                store(attempt, folder, with_origin(record, frozen))
             study.tell(trial, record, retry)
 
 

@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 from harness.errors import DISK_FULL, UserError, is_disk_full
 from harness.orchestration.gpu_assignment import gpu_assignments, log_of
 from harness.orchestration.trainer_launch import Trainer
-from harness.plan import Plan, claim
+from harness.plan import Plan, ensure_manifest
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def alone(plan: Plan) -> Iterator[None]:
         UserError: The study has another identity, another sweep is running, or the disk is full.
     """
     try:
-        claim(plan)
+        ensure_manifest(plan)
         with FileLock(plan.folder.path / "supervisor.lock", timeout=0):
             yield
     except Timeout:
@@ -33,11 +33,11 @@ def alone(plan: Plan) -> Iterator[None]:
 @contextmanager
 def first_trainer(plan: Plan) -> Iterator[Trainer | None]:
     """Start the trainer of the first worker, and end it with the context. Yields None if jobs start their own."""
-    if plan.place.launcher != "local":
+    if plan.compute.launcher != "local":
         yield None
         return
-    assignment = gpu_assignments(plan.place, plan.processes)[0]
+    assignment = gpu_assignments(plan.compute, plan.processes)[0]
     with Trainer(
-        plan.opening(), log_of(plan, assignment.number), assignment.threads, assignment.gpu, plan.processes
+        plan.open_message(), log_of(plan, assignment.number), assignment.threads, assignment.gpu, plan.processes
     ) as trainer:
         yield trainer

@@ -18,7 +18,7 @@ from harness.orchestration.time_accounting import time_spent, time_table
 from harness.records.study_folder import StudyFolder
 from harness.search.heartbeat import GRACE_SECONDS
 from harness.search.storage import Database
-from harness.search.study import SLOTS, retried
+from harness.search.study import N_TRIALS, retried
 from harness.spec.result import Record
 
 WORDS = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting", TrialState.COMPLETE: "complete",
@@ -45,19 +45,19 @@ def print_status(folder: StudyFolder, address: str | None, console: Console) -> 
     trials, records = study.get_trials(deepcopy=False), list(folder.records())
     again = retried(trials)
     used = sum(trial.state.is_finished() and trial.number not in again for trial in trials)
-    slots = study.user_attrs.get(SLOTS)
+    n_trials = study.user_attrs.get(N_TRIALS)
     best = min(
         ((t.value, t.number) for t in trials if t.state == TrialState.COMPLETE and t.value is not None), default=None
     )
-    console.print(f"study {name}: {used} of {slots or '?'} trials", style="bold", highlight=False)
+    console.print(f"study {name}: {used} of {n_trials or '?'} trials", style="bold", highlight=False)
     console.print(f"  best: trial {best[1]}, {best[0]:.1%}" if best else "  no completed trial yet", highlight=False)
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     console.print(_states(trials, again))
     if running:
-        console.print(_running(running, database.beat_ages()))
+        console.print(_running(running, database.heartbeat_ages()))
     if (others := _others(folder, records)).row_count:
         console.print(others)
-    _print_time([record for _, record in records], slots - used if slots else 0, len(running), console)
+    _print_time([record for _, record in records], n_trials - used if n_trials else 0, len(running), console)
     if spent := time_spent(folder):
         console.print(_spent(spent))
 

@@ -12,7 +12,7 @@ def stop_reason(plan: Plan, study: Study, passed: float) -> str | None:
         return "every configuration of the space was tried"
     if plan.timeout is not None and passed > plan.timeout:
         return f"the timeout of {plan.timeout:g} s is reached"
-    if search_options.gpu_hours is not None and (hours := total_seconds(study) / 3600) >= search_options.gpu_hours:
+    if search_options.gpu_hours is not None and (hours := gpu_hours(plan, study)) >= search_options.gpu_hours:
         return f"trials took {hours:.2f} of {search_options.gpu_hours:g} GPU hours"
     if (
         search_options.patience is not None
@@ -20,3 +20,8 @@ def stop_reason(plan: Plan, study: Study, passed: float) -> str | None:
     ):
         return f"{since} trials without improvement (--patience)"
     return None
+
+
+def gpu_hours(plan: Plan, study: Study) -> float:
+    """Return the hours of training and evaluation of all trials, on the GPU of each of their processes."""
+    return plan.processes * total_seconds(study) / 3600

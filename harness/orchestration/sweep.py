@@ -1,4 +1,4 @@
-"""The sweep: baselines, then trials until N slots are used, each recorded before anyone is told."""
+"""Run a sweep: the baselines, the trials of the search, and the follow-up runs."""
 
 import json
 import threading
@@ -25,25 +25,25 @@ from harness.orchestration.trainer_launch import Trainer
 from harness.orchestration.trial_loop import run_trials
 from harness.orchestration.worker import Worker
 from harness.plan import Plan, needed_dimensions
-from harness.records.study_folder import Run, is_stored, read_record
+from harness.records.study_folder import Run, is_stored, read_record, without_attempts
 from harness.search.baseline_tuning import tuning_runs
 from harness.search.best_trials import best_trial
 from harness.search.heartbeat import Heartbeat
 from harness.search.storage import Database
-from harness.search.study import SLOTS, Study
+from harness.search.study import N_TRIALS, Study
 from harness.search.warm_start import warm_start
 from harness.spec.budget import Budget, epoch_examples
 from harness.spec.recipe import Recipe
 from harness.spec.result import Kind, Record
 
-SUPERVISOR = "supervisor"  # the worker that Optuna's trials name where no other machine is at work
+SUPERVISOR = "supervisor"  # name of the local workers in Optuna's trials
 
 
 class Sweep:
-    """One supervisor at work on one study, which it holds."""
+    """The supervisor of one study."""
 
     def __init__(self, plan: Plan, display: ProgressDisplay, trainer: Trainer | None = None) -> None:
-        """The `trainer` of the first worker may be coming up already."""
+        """Initialize; `trainer` is that of the first worker, if it is starting already."""
         self.plan, self.display, self.folder = plan, display, plan.folder
         self._coming = trainer
         self._began = time.monotonic()
@@ -51,28 +51,28 @@ class Sweep:
         self.stop, self.workers = StopSignals(), list[Worker]()
 
     def run(self) -> Record | None:
-        """Carry out the plan; returns the best trial's record.
+        """Run the plan and return the best trial's record.
 
         Raises:
-            KeyboardInterrupt: after a signal asked to stop, when all is stored.
+            KeyboardInterrupt: A signal requested a stop; everything is stored.
         """
-        place, database = self.plan.place, Database(self.folder.path, self.plan.place.address())
+        compute, database = self.plan.compute, Database(self.folder.path, self.plan.compute.address())
         self.study = Study(
             self.folder, self.plan.study, self.plan.space, self.plan.seed, database, needed_dimensions(self.plan)
         )
-        self.study.optuna.set_user_attr(SLOTS, self.plan.trials)
-        self._reap()
-        if place.launcher == "local":
-            found = gpu_assignments(place, self.plan.processes)
+        self.study.optuna.set_user_attr(N_TRIALS, self.plan.trials)
+        self._end_dead_trials()
+        if compute.launcher == "local":
+            found = gpu_assignments(compute, self.plan.processes)
             together = trials_per_pass(self.plan)
             self.display.workers = together * len(found)
             if together > 1:
-                self.display.say(f"up to {together} LoRA trials train in one pass (--pack off: each alone)")
+                self.display.say(f"up to {together} LoRA trials train in one pass (--pack off: one at a time)")
             for assignment in found:
                 self.workers += self._crew(assignment, together, self._coming if assignment is found[0] else None)
         self.heartbeat = Heartbeat(database)
         try:
-            with MLflowThread(self.folder, self.plan.study, self.display.say, place.mlflow_uri) as self.mirror:
+            with MLflowThread(self.folder, self.plan.study, self.display.say, compute.mlflow_uri) as self.mirror:
                 best_run = self._sweep()
         finally:
             self.heartbeat.stop()
@@ -83,14 +83,14 @@ class Sweep:
         return best_run
 
     def _crew(self, assignment: GPUAssignment, together: int, coming: Trainer | None) -> list[Worker]:
-        """So many workers at one trainer, whose time is one account."""
+        """Return the workers of one trainer, which share its time account."""
         time_account = new_time_account(self.folder, coming.began if coming else None)
         shared = SharedTrainer() if together > 1 else None
         where = (self.plan, self.display, [self.display], self.stop, assignment, time_account, shared)
         return [Worker(*where, coming if number == 0 else None) for number in range(together)]
 
     def _sweep(self) -> Record | None:
-        """What is to be run, found when the device is known; then all of it."""
+        """Run everything; what to run depends on the device, which the first trainer reports."""
         device = self.workers[0].trainer.ready.device if self.workers else self._device_of_jobs()
         self._refuse_what_cannot_run(device)
         baselines = self._baselines(device)
@@ -104,35 +104,35 @@ class Sweep:
         for worker in self.workers:
             worker.watchers.append(self.mirror)
         with self.stop.signals(self.display.say, self.workers):
-            self._work(baselines)
-            self._reap()
+            self._execute_all(baselines)
+            self._end_dead_trials()
             remove_other_tuned_weights(self.folder)
             if (runs := followups(self.plan, self.study, baselines)) and not self.stop.asked.is_set():
-                self.display.say(f"the search is over; {len(runs)} runs follow it")
+                self.display.say(f"the search is complete; {len(runs)} follow-up runs begin")
                 set_changed_aside(self.plan, runs, self.display.say)
-                self._work(runs)  # trials are left only where the search ended early
+                self._execute_all(runs)  # trials are left only if the search ended early
             clean_up_attempts(self.folder, self.plan, [*baselines, *runs])
-            best_run = self._winner()
+            best_run = self._best_trial()
             self.mirror.finish(best_run)
         return best_run
 
     def _device_of_jobs(self) -> str:
-        return "cuda" if self.plan.place.launcher == "slurm" or gpus() else "cpu"
+        return "cuda" if self.plan.compute.launcher == "slurm" or gpus() else "cpu"
 
-    def _winner(self) -> Record | None:
+    def _best_trial(self) -> Record | None:
         number = best_trial(self.study)
         return read_record(self.folder.trial(number)) if number is not None else None
 
-    def _reap(self) -> None:
-        """End ghosts. The lock says that nobody else is at work here; of another call's jobs the watch decides."""
-        alone = self.plan.place.launcher == "local"
+    def _end_dead_trials(self) -> None:
+        """End trials of dead local workers. The lock excludes other local ones; cluster jobs have heartbeats."""
+        alone = self.plan.compute.launcher == "local"
         mine = (None, SUPERVISOR)
         end_dead_trials(
             self.study, self.plan, lambda t: alone or t.user_attrs.get("worker") in mine, INTERRUPTED, "interrupted"
         )
 
     def _refuse_what_cannot_run(self, device: str) -> None:
-        """Say what the device at hand cannot do before anything is trained."""
+        """Raise a UserError for settings that the device does not support, before anything is trained."""
         budget = self._budget()
         refusals = {"the space": self.plan.space.refused_on(device)}
         for name, recipe in self.plan.recipes.items():
@@ -143,14 +143,16 @@ class Sweep:
                 raise UserError(f"{what} cannot run here: {refusal}")
 
     def _budget(self) -> Budget:
-        """The space's budget, epochs counted in the examples that there are."""
+        """Return the space's budget, with epochs converted to examples."""
         budget, report = self.plan.space.budget, self.folder.path / "data_report.json"
         if budget.epochs is None:
             return budget
         if self.workers:
             return self.workers[0].resolved(budget)
         if not report.is_file():
-            raise UserError("how much an epoch is must be known before jobs are sent: call with --prepare-only first")
+            raise UserError(
+                "the size of an epoch must be known before jobs are submitted: run with --prepare-only first"
+            )
         return budget.resolved(epoch_examples(json.loads(report.read_text(encoding="utf-8"))))
 
     def _baselines(self, device: str) -> list[Run]:
@@ -167,18 +169,18 @@ class Sweep:
         return runs
 
     def _stored_elsewhere(self, folder: Path, recipe: Recipe, budget: Budget) -> Record | None:
-        """The complete record of a baseline that was adapted to another device: the study has moved."""
+        """Return the complete record of a baseline that was run on another device before the study was moved."""
         if not is_stored(folder) or (record := read_record(folder)).state != "complete":
             return None
         adapted = (recipe.adapt(budget, device, processes=self.plan.processes)[0] for device in ("cuda", "cpu"))
         return record if record.config in adapted else None
 
-    def _work(self, runs: list[Run]) -> None:
-        """All workers at once: first these runs (baselines, or what follows), then trials until there are enough."""
-        for _, record in self.folder.records():
+    def _execute_all(self, runs: list[Run]) -> None:
+        """Let all workers run these runs first, then trials until the study has enough."""
+        for _, record in without_attempts(self.folder.records()):
             if record.kind == "trial":
                 self.display.known(record)
-        if self.plan.place.launcher != "local":
+        if self.plan.compute.launcher != "local":
             try:
                 from harness.orchestration.cluster import Cluster
             except ImportError:
@@ -186,7 +188,7 @@ class Sweep:
             cluster = Cluster(
                 self.plan,
                 self.study,
-                gpu_assignments(self.plan.place, self.plan.processes),
+                gpu_assignments(self.plan.compute, self.plan.processes),
                 [self.display, self.mirror],
                 self.stop,
             )
@@ -202,14 +204,14 @@ class Sweep:
         self._in_threads(work)
 
     def _may_begin(self) -> bool:
-        """Whether another trial may be begun; why not is said once, and again in the summary."""
+        """Whether another trial may begin; the reason against it is printed once, and in the summary."""
         if self.ended is None and (reason := stop_reason(self.plan, self.study, time.monotonic() - self._began)):
             self.ended = reason
-            self.display.say(f"{reason}: no new trial is begun")
+            self.display.say(f"{reason}: no more trials are started")
         return self.ended is None and not self.stop.asked.is_set()
 
     def _in_threads(self, work: Callable[[Worker], None]) -> None:
-        """Let each worker work in a thread of its own, so that this one can hear signals; the first error is raised."""
+        """Run each worker in a thread, so that this thread can handle signals, and raise the first error."""
         errors = list[BaseException]()
 
         def guarded(worker: Worker) -> None:

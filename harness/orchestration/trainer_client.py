@@ -63,7 +63,7 @@ class TrainerClient:
         self._gpu, self._threads = (assignment.gpu, assignment.threads) if assignment else (None, None)
         self._shared, self._coming = shared, coming
         self._trainer: Trainer | LaneClient | None = None
-        self.heard: Ready | None = None  # first message of the last trainer; it may have died since
+        self.last_ready: Ready | None = None  # first message of the last trainer; it may have died since
 
     @property
     def ready(self) -> Ready:
@@ -115,7 +115,7 @@ class TrainerClient:
         plan = self.plan
         self.display.preparing()
         coming, self._coming = self._coming, None
-        trainer = coming or Trainer(plan.opening(), self._log, self._threads, self._gpu, plan.processes)
+        trainer = coming or Trainer(plan.open_message(), self._log, self._threads, self._gpu, plan.processes)
         try:
             trainer.come_up(self.display.say)
         except TrainerDiedError as error:
@@ -130,7 +130,7 @@ class TrainerClient:
         """Return the running trainer, or a new one."""
         if self._trainer is None:
             self._trainer = self._shared.open(self._start) if self._shared else self._start()
-            self.heard = self._trainer.ready
+            self.last_ready = self._trainer.ready
         return self._trainer
 
     @contextmanager

@@ -17,9 +17,9 @@ POLL_SECONDS = 2.0  # between two looks for a free slot
 
 
 def run_trials(
-    study: Study, worker: Worker, heartbeat: Heartbeat, slots: int, name: str, may_begin: Callable[[], bool]
+    study: Study, worker: Worker, heartbeat: Heartbeat, n_trials: int, name: str, may_begin: Callable[[], bool]
 ) -> None:
-    """Run trials until all slots are used.
+    """Run trials until all n_trials are used.
 
     While other workers run the last trials, wait: one of them may be interrupted and need a retry.
 
@@ -27,25 +27,25 @@ def run_trials(
         study: The study.
         worker: Runs the trials on its trainer.
         heartbeat: Sends heartbeats for the running trial.
-        slots: Number of trials that the study shall have.
+        n_trials: Number of trials that the study shall have.
         name: Name of the worker in the study's database.
         may_begin: Whether another trial may begin.
     """
     removed = set[int]()
-    while study.used() < slots and may_begin():
-        if not run_next_trial(study, worker, heartbeat, slots, name, removed):
+    while study.count_finished() < n_trials and may_begin():
+        if not run_next_trial(study, worker, heartbeat, n_trials, name, removed):
             worker.stop.asked.wait(POLL_SECONDS)
 
 
 def run_next_trial(
-    study: Study, worker: Worker, heartbeat: Heartbeat, slots: int, name: str, removed: set[int]
+    study: Study, worker: Worker, heartbeat: Heartbeat, n_trials: int, name: str, removed: set[int]
 ) -> bool:
     """Run the next trial. Returns False if no slot is free; for the arguments see `run_trials`.
 
     `removed` are the trials whose weights were removed already.
     """
     attempt = study.folder.path / "attempts" / uuid.uuid4().hex[:12]
-    claimed = study.claim(slots, name, attempt.name)
+    claimed = study.next_trial(n_trials, name, attempt.name)
     if claimed is None:
         return False
     trial, config = claimed
@@ -75,6 +75,6 @@ def run_next_trial(
         return True
     worker.ended(run, record)
     if outcome.retry is None:
-        study.forget_checkpoints(trial)
+        study.remove_checkpoints(trial)
     remove_other_weights(study, worker.plan.keep, removed)
     return True

@@ -1,4 +1,4 @@
-"""A worker: carries out one run after another on a trainer, and stores what came of each."""
+"""Run baselines, trials and replicates one after another on a trainer, and store their records."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -27,10 +27,10 @@ from harness.spec.rung_evaluation import RungEvaluation
 
 
 class Watcher(Protocol):
-    """Who is told how runs go: the terminal, and MLflow."""
+    """Receiver of the events of runs: the progress display, the MLflow thread."""
 
     def begin(self, run: Run, started: str) -> None:
-        """A run begins, at the time that its record will say."""
+        """A run begins; `started` is the time in its record."""
 
     def rung(self, run: Run, rung: Rung) -> None:
         """A run was evaluated."""
@@ -41,7 +41,13 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the attempt folder, its record, and whether, and why, it is to be tried again."""
+    """Result of an attempt at a run.
+
+    Attributes:
+        attempt: Folder of the attempt.
+        record: Record of the run.
+        retry: Why to retry the run; None: it is final.
+    """
 
     attempt: Path
     record: Record
@@ -49,7 +55,7 @@ class Outcome:
 
 
 class Worker:
-    """Carries out runs on one trainer."""
+    """Run runs on one trainer."""
 
     def __init__(
         self,
@@ -62,31 +68,31 @@ class Worker:
         shared: SharedTrainer | None = None,
         coming: Trainer | None = None,
     ) -> None:
-        """Workers at one trainer have one `ledger`; for the rest see Conversation."""
+        """Initialize; workers of one trainer share a `time_account`. For the other arguments see TrainerClient."""
         self.plan, self.display, self.folder, self.stop = plan, display, plan.folder, stop
         self.watchers = list(watchers)
         self.time_account = time_account or new_time_account(plan.folder, coming.began if coming else None)
         self.trainer = TrainerClient(plan, display, stop, self.time_account, assignment, shared, coming)
 
     def resolved(self, budget: Budget) -> Budget:
-        """A budget with epochs counted in the examples that there are."""
+        """Return a budget with epochs converted to examples."""
         if budget.epochs is None:
             return budget
-        ready = self.trainer.heard or self.trainer.ready
+        ready = self.trainer.last_ready or self.trainer.ready
         return budget.resolved(epoch_examples(ready.data))
 
     def close(self) -> None:
-        """Let the trainer go."""
+        """End the trainer."""
         self.trainer.close()
 
     def kill(self) -> None:
-        """End the trainer at once."""
+        """Kill the trainer."""
         self.trainer.kill()
 
     def execute(self, run: Run) -> Record:
-        """A run that no study asks for, a baseline or a replicate, recorded unless it was already.
+        """Run a baseline or follow-up run and store its record, unless it has one already.
 
-        It goes on from the last rung of an attempt that was interrupted; a trainer's death is tried again once.
+        An interrupted attempt is resumed from its last rung. If the trainer dies, the run is retried once.
         """
         if known := stored_result(self.plan, run):
             self.display.known(known)
@@ -106,7 +112,7 @@ class Worker:
         return outcome.record
 
     def refuse(self, run: Run, attempt: Path, reason: str) -> Outcome:
-        """A run that need not be trained to be known as infeasible."""
+        """Return the outcome of a trial that is known to be infeasible without training."""
         _ = self.trainer.ready  # its device and its data belong to the record
         began = now()
         for watcher in self.watchers:
@@ -117,15 +123,21 @@ class Worker:
         self,
         run: Run,
         attempt: Path,
-        judge: Callable[[Rung], bool],
+        may_continue: Callable[[Rung], bool],
         resume: Path | None = None,
-        may_win: Callable[[Partial], bool] = lambda part: True,
+        may_beat_best: Callable[[Partial], bool] = lambda partial: True,
         alone: bool = False,
     ) -> Outcome:
-        """Train and judge each rung, and where the space says so parts of it; nothing is stored yet.
+        """Train a run, and return its outcome without storing it.
 
-        `resume` is the checkpoint of an attempt before. What a trainer died with is tried again `alone`, so that it
-        is known whose fault it was.
+        Args:
+            run: The run.
+            attempt: Folder of this attempt.
+            may_continue: Called with each rung but the last; False prunes the run.
+            resume: Checkpoint of an earlier attempt.
+            may_beat_best: Called with parts of an evaluation; False prunes the run.
+            alone: Whether to train without other trials in the same pass: a retry after the trainer died, to know
+                which trial is the cause.
         """
         began, rungs = now(), dict[int, Rung]()
         resume = resume if resume and has_rungs(resume) else None
@@ -138,16 +150,16 @@ class Worker:
             for watcher in self.watchers if new else ():
                 watcher.rung(run, rung)
 
-        def go_on(rung: Rung, last: bool) -> bool:
+        def continues(rung: Rung, last: bool) -> bool:
             at_rung(rung)
-            return not last and judge(rung)
+            return not last and may_continue(rung)
 
         before = read_rungs(resume) if resume else []
         for rung in before[:-1]:  # the last one is reported again by the trainer
             at_rung(rung)
         finished, reason, retry = None, None, None
         try:
-            finished = self.trainer.execute(self._order(run, attempt, resume), go_on, may_win, alone)
+            finished = self.trainer.execute(self._order(run, attempt, resume), continues, may_beat_best, alone)
         except TrainerFailedError as error:
             reason, retry = str(error), error.retry
         if retry is None:
@@ -157,7 +169,7 @@ class Worker:
         return Outcome(attempt, record, retry)
 
     def ended(self, run: Run, record: Record) -> None:
-        """Tell the watchers that a record is stored."""
+        """Pass a stored record to the watchers."""
         self.time_account.write()
         for watcher in self.watchers:
             watcher.end(run, record)
@@ -165,10 +177,10 @@ class Worker:
     def record(
         self, run: Run, began: str, rungs: Sequence[Rung], finished: Finished | None = None, reason: str | None = None
     ) -> Record:
-        """What is written about a run; without a result of the trainer it failed, for the reason given."""
+        """Return the record of a run; without a result of the trainer it failed, for the reason given."""
         known: dict[str, Any] = {"budget": self.resolved(run.budget or self.plan.space.budget)}
         failed = failure(self.plan, run, reason or "", began, rungs)
-        if ready := self.trainer.heard:
+        if ready := self.trainer.last_ready:
             hashes = data_hashes(ready.data) | augmentation_hash(run.config)
             known["data"] = {**failed.data, "languages": ready.data["languages"], **hashes}
             known["environment"] = ready.environment
@@ -189,7 +201,7 @@ class Worker:
         )
 
     def _judging(self, run: Run) -> RungEvaluation:
-        """A trial as the space says; every other run is decoded in full at each rung."""
+        """Return how rungs are evaluated: of a trial as the space says, of other runs by decoding all of validation."""
         space, seed = self.plan.space, self.plan.seed
         if run.kind != "trial":
             return RungEvaluation(seed=seed)
@@ -198,7 +210,7 @@ class Worker:
 
 
 def failure(plan: Plan, run: Run, reason: str, began: str | None = None, rungs: Sequence[Rung] = ()) -> Record:
-    """The record of a run that failed, as far as it is known without its trainer."""
+    """Return the record of a failed run, without what only its trainer knows."""
     return Record(
         kind=run.kind,
         name=run.name,
@@ -219,5 +231,5 @@ def failure(plan: Plan, run: Run, reason: str, began: str | None = None, rungs: 
 
 
 def now() -> str:
-    """The time as records have it."""
+    """Return the current time in the format of records."""
     return datetime.now(UTC).isoformat(timespec="seconds")

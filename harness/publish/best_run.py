@@ -46,10 +46,29 @@ class BestRun:
         return str(self.manifest["task"])
 
     @property
-    def language(self) -> str | None:
-        """Whisper's code of the language of the data; None if there are several."""
+    def spoken_language(self) -> str | None:
+        """The language of the data; None if there are several."""
         languages = self.record.data.get("languages", ())
         return str(languages[0]) if len(languages) == 1 else None
+
+    @property
+    def language(self) -> str | None:
+        """The language whose token the run was decoded with, a proxy's where the data has one.
+
+        None if there are several, or if the run lets the model detect it.
+        """
+        if not self.record.config.forced_language:
+            return None
+        proxies = self.data_report.get("proxy_languages", {})
+        tokens = {proxies.get(language, language) for language in self.record.data.get("languages", ())}
+        return str(tokens.pop()) if len(tokens) == 1 else None
+
+    @property
+    def data_report(self) -> dict[str, Any]:
+        """The study's data report; empty if there is none."""
+        path = self.study.path / "data_report.json"
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return report
 
     @property
     def speech_task(self) -> str:

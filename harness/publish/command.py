@@ -1,14 +1,16 @@
 """Carry out python -m harness.publish: write each form, and check it by decoding a sample with it."""
 
-import shutil
+import math
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from transformers.utils import logging as transformers_logging
 
 from harness import catalog
+from harness.data.sampling import spread
 from harness.errors import UserError
 from harness.evaluation.metrics import score
 from harness.model.plain_lora import write_adapter
@@ -19,7 +21,8 @@ from harness.publish.card import model_card
 from harness.publish.openai import write_openai
 from harness.records.files import write_text
 from harness.spec.messages import Open
-from harness.spec.result import Record, Transcript
+from harness.spec.result import Transcript
+from harness.spec.trial import LORA_FIELDS, TrialConfig
 from harness.training.context import TrainerContext
 from harness.training.orders import open_context
 
@@ -109,10 +112,12 @@ def publish(options: Namespace) -> int:
     target = options.output or best_run.study.path / "published" / best_run.record.name.replace(" ", "_")
     print(f"{best_run.record.name} of study {options.study}, {selection_note(best_run)}", flush=True)
     context = open_study_context(best_run, options)
+    refusal = forms.openai_refusal(context.base, best_run)
+    wanted = readable_forms(options.to, wanted, refusal)
     checks = write_forms(best_run, context, wanted, target, options.sample)
     for check in checks:
         folder = target / check.form
-        write_text(folder / "README.md", model_card(best_run, check.form, check.summary))
+        write_text(folder / "README.md", model_card(best_run, check.form, check.summary, context.base, refusal is None))
         print(f"  {folder}")
     if not all(check.passed for check in checks):
         print("a form decodes differently from its source, see above: look at its transcripts before you publish it")
@@ -140,6 +145,20 @@ def chosen_forms(given: Sequence[str] | None, best_run: BestRun) -> list[str]:
     return list(given or FORMS[1:])
 
 
+def readable_forms(given: Sequence[str] | None, wanted: Sequence[str], openai_refusal: str | None) -> list[str]:
+    """Return the forms without openai if its program cannot read the model.
+
+    Raises:
+        UserError: It was asked for.
+    """
+    if openai_refusal is None or "openai" not in wanted:
+        return list(wanted)
+    if given:
+        raise UserError(f"no form openai for this model: {openai_refusal}")
+    print(f"  openai: left out, {openai_refusal}")
+    return [form for form in wanted if form != "openai"]
+
+
 def open_study_context(best_run: BestRun, options: Namespace) -> TrainerContext:
     """Load the study's model and data.
 
@@ -160,51 +179,54 @@ def write_forms(
     """Write the forms into `target` and check each on `sample` validation clips."""
     config = best_run.record.config
     trained_context = context.with_base_weights(config.base_weights)
-    rows = evenly_spaced(context.speech.rows("validation"), sample)
+    rows = spread(context.speech.rows("validation"), sample)
     with load_best_run(trained_context.base, best_run) as model:
-        source = decoders.decode_with_transformers(trained_context, model, rows)
+        source = decoders.decode_source(trained_context, config, model, rows)
+    clips = decoders.make_sample(context, config, rows)
     checker = FormChecker(context, rows, source, best_run.record.portion.with_validation)
     checks = []
     if "adapter" in wanted:
         conversion = write_adapter(trained_context.base, config, best_run.weights, target / "adapter")
-        texts = decoders.decode_with_adapter(trained_context, config, target / "adapter", rows)
+        texts = decoders.decode_with_adapter(best_run.model, config, target / "adapter", clips, context.base.device)
         checks.append(checker.check("adapter", conversion, texts))
     if set(wanted) - {"adapter"}:
-        checks += write_merged_forms(best_run, context, wanted, target, checker)
+        checks += write_merged_forms(best_run, context, wanted, target, checker, clips)
     return checks
 
 
 def write_merged_forms(
-    best_run: BestRun, context: TrainerContext, wanted: Sequence[str], target: Path, checker: FormChecker
+    best_run: BestRun,
+    context: TrainerContext,
+    wanted: Sequence[str],
+    target: Path,
+    checker: FormChecker,
+    clips: decoders.Sample,
 ) -> list[FormCheck]:
     """Write and check the forms that contain the merged model, in fp32 on the unquantised base."""
-    weights, rows = best_run.record.config.base_weights, checker.rows
+    weights, device = best_run.record.config.base_weights, context.base.device
     conversion = "fp32" if weights == "full" else f"fp32 base, where training had {weights}"
-    merged, checkpoint = target / "merged", target / "openai" / "model.pt"
-    unquantised = replace(best_run, record=_with_full_base(best_run.record))
-    with load_best_run(context.base, unquantised, trial_settings=False):
-        forms.write_merged(context.base.model, context.base, best_run, merged)
+    folder, checkpoint, checks = target / "ctranslate2", target / "openai" / "model.pt", []
+    target.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target) as temporary:
+        merged = target / "merged" if "merged" in wanted else Path(temporary) / "merged"
+        with load_best_run(context.base, _as_published(best_run)):
+            forms.write_merged(context.base.model, context.base, best_run, merged)
+            if "openai" in wanted:
+                write_openai(context.base.model, checkpoint)
+        if "merged" in wanted:
+            checks.append(checker.check("merged", conversion, decoders.decode_with_merged(merged, clips, device)))
         if "openai" in wanted:
-            write_openai(context.base.model, checkpoint)
-    checks = []
-    if "merged" in wanted:
-        checks.append(checker.check("merged", conversion, decoders.decode_with_merged(context, merged, rows)))
-    if "openai" in wanted:
-        checks.append(checker.check("openai", conversion, decoders.decode_with_openai(context, checkpoint, rows)))
-    if "ctranslate2" in wanted:
-        folder = target / "ctranslate2"
-        forms.write_ctranslate2(merged, folder)
-        checks.append(checker.check("ctranslate2", conversion, decoders.decode_with_ctranslate2(context, folder, rows)))
-    if "merged" not in wanted:
-        shutil.rmtree(merged)
+            checks.append(checker.check("openai", conversion, decoders.decode_with_openai(checkpoint, clips, device)))
+        if "ctranslate2" in wanted:
+            forms.write_ctranslate2(merged, folder)
+            checks.append(checker.check("ctranslate2", conversion, decoders.decode_with_ctranslate2(folder, clips)))
     return checks
 
 
-def _with_full_base(record: Record) -> Record:
-    config = record.config.model_copy(update={"base_weights": "full"})
-    return record.model_copy(update={"config": config})
-
-
-def evenly_spaced(rows: Sequence[int], count: int) -> list[int]:
-    """Return `count` of the rows, evenly spaced; all if there are fewer."""
-    return list(rows[:: max(1, len(rows) // max(1, count))][: max(1, count)])
+def _as_published(best_run: BestRun) -> BestRun:
+    """Return the run on the unquantised base, with no setting but its window, in whole seconds as files hold it."""
+    old = best_run.record.config
+    window = old.encoder_window_seconds and float(math.ceil(old.encoder_window_seconds))
+    own = {name: getattr(old, name) for name in LORA_FIELDS}
+    config = TrialConfig(method=old.method, encoder_window_seconds=window, **own)
+    return replace(best_run, record=best_run.record.model_copy(update={"config": config}))

@@ -1,32 +1,52 @@
-"""Decode a sample with each published form in its own program, to check it.
+"""Decode a sample with each published form as its reader does: in its own program, from its own files alone.
 
-All decoders are greedy and follow the same rules; each returns one text per row.
+The model cards show the same calls. All decode greedily, one clip after the other.
 """
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import WhisperForConditionalGeneration
+from transformers import WhisperFeatureExtractor, WhisperTokenizer, pipeline
 
-from harness.data.batches import chunks
-from harness.data.labels import prompt_ids
+from harness.data.audio import SAMPLE_RATE, Samples
 from harness.errors import UserError
 from harness.evaluation.decoding import Decoder
+from harness.evaluation.generation import window_features
+from harness.evaluation.long_form import window_limit, window_seconds
+from harness.model.base import load_base
 from harness.model.methods import detach, load_trained
+from harness.model.trial_settings import apply_trial_settings
 from harness.spec.trial import TrialConfig
-from harness.training.context import TrainerContext, make_accelerator
+from harness.training.context import PROMPT_TOKENS, TrainerContext, decoding_settings, make_accelerator
 
 Texts = list[str]
-BATCH = 8
 INSTALL = {
     "whisper": "pip install tiktoken && pip install --no-deps openai-whisper (--no-deps, or it installs triton too)",
     "ctranslate2": "pip install 'whisper-sweep[publish]', or pip install ctranslate2",
 }
+
+ENDLESS = "the published model predicts timestamps that do not advance, and would be decoded for ever"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What each form decodes.
+
+    Attributes:
+        clips: 16 kHz mono samples.
+        languages: Whisper's code of each clip's language; None lets the model detect it.
+        task: "transcribe" or "translate".
+    """
+
+    clips: Sequence[Samples]
+    languages: Sequence[str | None]
+    task: str
 
 
 def import_package(module: str) -> Any:
@@ -41,99 +61,81 @@ def import_package(module: str) -> Any:
         raise UserError(f"this form needs the package {module} ({error}): {INSTALL[module]}") from None
 
 
-def decode_with_transformers(context: TrainerContext, model: torch.nn.Module, rows: Sequence[int]) -> Texts:
-    """Decode with a Transformers model, resident or loaded from a published folder."""
-    settings = replace(context.decoding, batch_size=BATCH)
-    accelerator = make_accelerator("fp32", context.base.device)
-    decoder = Decoder(model, context.base, context.speech, settings, accelerator)
+def make_sample(context: TrainerContext, config: TrialConfig, rows: Sequence[int]) -> Sample:
+    """Return the clips of some rows, with the languages that the run is decoded with."""
+    utterances = [context.speech.utterances[row] for row in rows]
+    languages = [u.language if config.forced_language else None for u in utterances]
+    return Sample([context.speech.samples(u) for u in utterances], languages, context.task.task)
+
+
+def decode_source(context: TrainerContext, config: TrialConfig, model: torch.nn.Module, rows: Sequence[int]) -> Texts:
+    """Decode with the run's own model, as it was evaluated, up to the model's own limit of tokens."""
+    limit = context.base.model.config.max_target_positions - PROMPT_TOKENS
+    settings = replace(decoding_settings(context, config), max_new_tokens=limit)
+    decoder = Decoder(model, context.base, context.speech, settings, make_accelerator("fp32", context.base.device))
     return [transcript.hypothesis for transcript in decoder.transcribe(rows)]
 
 
-def decode_with_adapter(context: TrainerContext, config: TrialConfig, folder: Path, rows: Sequence[int]) -> Texts:
-    """Decode with the base model and the published adapter."""
+def decode_with_adapter(name: str, config: TrialConfig, folder: Path, sample: Sample, device: torch.device) -> Texts:
+    """Decode with a freshly loaded base model and the published adapter, loaded by PEFT."""
+    base = load_base(name, device, config.base_weights)
     plain = config.model_copy(update={"init_lora_weights": "default"})
-    model: torch.nn.Module = context.base.model
-    try:
-        model = load_trained(context.base, plain, folder)
-        return decode_with_transformers(context, model, rows)
-    finally:
-        detach(context.base, model)
-
-
-def decode_with_merged(context: TrainerContext, folder: Path, rows: Sequence[int]) -> Texts:
-    """Decode with the merged model, loaded as a user loads it."""
-    loaded: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return decode_with_transformers(context, loaded.to(context.base.device), rows)
-
-
-def decode_with_openai(context: TrainerContext, path: Path, rows: Sequence[int]) -> Texts:
-    """Decode with the model of openai-whisper.
-
-    The package's own decoder supports Whisper's vocabulary only. This is the same greedy search over the model's logits
-    and also works for other vocabularies.
-    """
-    model = import_package("whisper").load_model(str(path), device=str(context.base.device))
-
-    def encode(features: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        states = model.encoder(features)
-        return lambda tokens: model.decoder(tokens, states)[:, -1]
-
-    return [text for batch in chunks(list(rows), BATCH) for text in _decode_greedily(context, batch, encode)]
-
-
-def _decode_greedily(
-    context: TrainerContext,
-    rows: Sequence[int],
-    encode: Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]],
-) -> Texts:
-    """Decode one batch.
-
-    Args:
-        context: Model and data.
-        rows: The utterances.
-        encode: Takes features (clips, mel bins, frames); returns a function from tokens so far (clips, tokens) to
-            logits of the next one (clips, vocabulary).
-    """
-    generation: Any = context.base.model.generation_config
-    tokenizer = context.base.processor.tokenizer
-    features = torch.from_numpy(np.asarray(context.speech.features[list(rows)], dtype=np.float32)).to(
-        context.base.device
-    )
-    tokens = torch.tensor([prompt(context, row) for row in rows], device=context.base.device)
-    begin, end = tokens.shape[1], context.pad_token
-    with torch.inference_mode():
-        next_logits = encode(features)
-        for step in range(context.decoding.max_new_tokens):
-            scores = next_logits(tokens)
-            scores[:, list(generation.suppress_tokens or ())] = -torch.inf
-            scores[:, int(generation.no_timestamps_token_id) + 1 :] = -torch.inf
-            if step == 0:
-                scores[:, list(generation.begin_suppress_tokens or ())] = -torch.inf
-            ended = (tokens[:, begin:] == end).any(dim=1)
-            chosen = scores.argmax(dim=1).masked_fill(ended, end)
-            tokens = torch.cat([tokens, chosen[:, None]], dim=1)
-            if bool((tokens[:, begin:] == end).any(dim=1).all()):
-                break
-    texts: Texts = tokenizer.batch_decode(tokens[:, begin:], skip_special_tokens=True)
+    model = load_trained(base, plain, folder)
+    texts = []
+    with apply_trial_settings(base, plain), torch.inference_mode():
+        for clip, language in zip(sample.clips, sample.languages, strict=True):
+            options: dict[str, Any] = {}
+            if _is_multilingual(base.model):
+                options = {"language": language, "task": sample.task}
+            options["monitor_progress"] = window_limit(len(clip) / SAMPLE_RATE, window_seconds(base), ENDLESS)
+            ids = model.generate(input_features=window_features(base, [clip]).to(device), **options)  # type: ignore[operator]
+            texts += base.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    detach(base, model)
     return [text.strip() for text in texts]
 
 
-def prompt(context: TrainerContext, row: int) -> list[int]:
-    """Return the tokens <|startoftranscript|><|language|><|task|><|notimestamps|> for one utterance."""
-    generation: Any = context.base.model.generation_config
-    return prompt_ids(generation, context.speech.utterances[row].language, context.decoding.task)
+def decode_with_merged(folder: Path, sample: Sample, device: torch.device) -> Texts:
+    """Decode with Transformers' pipeline, whose default is 5 beams; a language is named only if the folder has none."""
+    recognize: Any = pipeline("automatic-speech-recognition", model=str(folder), dtype=torch.float32, device=device)
+    named = getattr(recognize.model.generation_config, "language", None)
+    texts = []
+    for clip, language in zip(sample.clips, sample.languages, strict=True):
+        progress = window_limit(len(clip) / SAMPLE_RATE, 30.0, ENDLESS)
+        options: dict[str, Any] = {"num_beams": 1, "monitor_progress": progress}
+        if language and not named and _is_multilingual(recognize.model):
+            options["language"] = language
+        texts.append(recognize({"raw": clip, "sampling_rate": SAMPLE_RATE}, generate_kwargs=options)["text"].strip())
+    return texts
 
 
-def decode_with_ctranslate2(context: TrainerContext, folder: Path, rows: Sequence[int]) -> Texts:
-    """Decode with CTranslate2, which faster-whisper uses."""
+def decode_with_openai(path: Path, sample: Sample, device: torch.device) -> Texts:
+    """Decode with openai-whisper."""
+    model = import_package("whisper").load_model(str(path), device=str(device))
+    return [
+        model.transcribe(clip, language=language, task=sample.task, temperature=0, without_timestamps=True, fp16=False)[
+            "text"
+        ].strip()
+        for clip, language in zip(sample.clips, sample.languages, strict=True)
+    ]
+
+
+def decode_with_ctranslate2(folder: Path, sample: Sample) -> Texts:
+    """Decode with CTranslate2, which faster-whisper uses, and the tokenizer and feature settings in the folder."""
     package = import_package("ctranslate2")
     model = package.models.Whisper(str(folder), device="cpu", compute_type="float32")
-    tokenizer = context.base.processor.tokenizer
-    texts: Texts = []
-    for batch in chunks(list(rows), BATCH):
-        mel = np.ascontiguousarray(context.speech.features[batch], dtype=np.float32)
-        prompts = [prompt(context, row) for row in batch]
-        max_length = 2 * context.decoding.max_new_tokens  # CTranslate2 stops at half of it (whisper.cc)
-        results = model.generate(package.StorageView.from_array(mel), prompts, beam_size=1, max_length=max_length)
-        texts += [tokenizer.decode(result.sequences_ids[0], skip_special_tokens=True).strip() for result in results]
+    extractor, tokenizer = WhisperFeatureExtractor.from_pretrained(folder), WhisperTokenizer.from_pretrained(folder)
+    multilingual = bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("lang_ids"))
+    texts = []
+    for clip, language in zip(sample.clips, sample.languages, strict=True):
+        mel = extractor(clip, sampling_rate=SAMPLE_RATE, return_tensors="np").input_features
+        features = package.StorageView.from_array(np.ascontiguousarray(mel, dtype=np.float32))
+        spoken = f"<|{language}|>" if language or not multilingual else model.detect_language(features)[0][0][0]
+        inner = [spoken, f"<|{sample.task}|>"] if multilingual else []
+        prompt = tokenizer.convert_tokens_to_ids(["<|startoftranscript|>", *inner, "<|notimestamps|>"])
+        (result,) = model.generate(features, [prompt], beam_size=1)
+        texts.append(tokenizer.decode(result.sequences_ids[0], skip_special_tokens=True).strip())
     return texts
+
+
+def _is_multilingual(model: Any) -> bool:
+    return bool(getattr(model.generation_config, "is_multilingual", True))

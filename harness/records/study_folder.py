@@ -128,6 +128,25 @@ def is_searched(run: Run | Record) -> bool:
     return run.kind == "trial" or (run.kind == "recipe" and run.number is not None)
 
 
+def without_attempts(records: Iterable[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
+    """Leave out trials that were interrupted: their retry is the trial, and its cost contains what it resumed from.
+
+    Records of version 0.2 do not say what was retried; there a trial that failed by an interruption counts as one.
+    """
+    found = list(records)
+    retried = {record.retry_of for _, record in found if record.kind == "trial" and record.retry_of is not None}
+    return [
+        (path, record)
+        for path, record in found
+        if not (is_searched(record) and record.state == "fail" and _was_interrupted(record))
+        and not (record.kind == "trial" and record.number in retried)
+    ]
+
+
+def _was_interrupted(record: Record) -> bool:
+    return (record.reason or "").startswith("interrupted")
+
+
 def configuration_name(first: Path) -> str:
     """Return the name of the folder of a configuration's replicates.
 

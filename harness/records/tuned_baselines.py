@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.records.study_folder import is_searched
+from harness.records.study_folder import is_searched, without_attempts
 from harness.spec.result import Record
 
 
@@ -16,7 +16,7 @@ class TunedBaseline:
         baseline: Name of the baseline.
         runs: Folder and record of its completed runs, the lowest validation WER first. The recipe's own configuration
             is the first trial of the search.
-        trials: Number of runs, including those that were not completed.
+        trials: Number of runs, including those that diverged or failed, without interrupted ones.
         seconds: Training and evaluation time of all of them.
     """
 
@@ -44,7 +44,7 @@ class TunedBaseline:
 
 def tuned_baselines(records: Iterable[tuple[Path, Record]]) -> list[TunedBaseline]:
     """Return the baselines that were tuned and have a completed run."""
-    runs = [(path, record) for path, record in records if record.kind == "recipe"]
+    runs = [(path, record) for path, record in without_attempts(records) if record.kind == "recipe"]
     tuned = []
     for name in sorted({path.parent.name for path, record in runs if is_searched(record)}):
         of_baseline = [(path, record) for path, record in runs if path.parent.name == name]

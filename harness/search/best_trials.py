@@ -32,7 +32,7 @@ def pareto_front(study: Study) -> list[tuple[int, list[float]]]:
 
 
 def total_seconds(study: Study) -> float:
-    """Return the seconds of training and evaluation of all trials that have ended."""
+    """Return the seconds of training and evaluation of all trials that have ended, retried attempts included."""
     return float(sum(t.user_attrs.get(SECONDS_ATTRIBUTE, 0.0) for t in study.optuna.get_trials(deepcopy=False)))
 
 

@@ -1,8 +1,7 @@
 """Track which configurations of a finite search space have not been tried, and sample only those."""
 
-import itertools
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,45 +14,53 @@ from harness.search.grid import grid_points
 from harness.search.samplers import IndependentSampler
 from harness.search.sampling import optuna_choice
 from harness.spec.space import Distribution, Sampler, SearchSpace, is_integer
+from harness.spec.trial import applies
 
-MAX_CONFIGURATIONS = 5_000  # a larger space is treated as infinite
 POPULATION_SAMPLERS = ("cmaes", "nsga2")  # they sample jointly, and may propose a member of their population again
 
 Settings = Mapping[str, Any]
-Configurations = dict[frozenset[tuple[str, str]], Settings]  # sampled settings by a key that identifies them
+Key = frozenset[tuple[str, str]]  # identifies a configuration by its sampled settings
 
 
-def enumerate_configurations(space: SearchSpace) -> Configurations | None:
-    """Return the sampled settings of every configuration of a space, each once.
+class FiniteSpace:
+    """The configurations of a search space that has finitely many, found without a list of all."""
 
-    Returns:
-        None if the space is infinite, has more than `MAX_CONFIGURATIONS` (counted before settings that do not apply
-        are dropped), or its sampler works on populations.
-    """
+    def __init__(
+        self, axes: Mapping[str, Sequence[Any]], applies: Callable[[str, Settings], bool] = lambda name, drawn: True
+    ) -> None:
+        """Args: the values of each setting, in sampling order, and whether a setting applies beside those before it."""
+        self.axes, self._applies = axes, applies
+
+    def configurations(self, drawn: Settings = MappingProxyType({})) -> Iterator[Settings]:
+        """Yield the settings of each configuration that has the drawn ones."""
+        name = next((name for name in self.axes if name not in drawn and self._applies(name, drawn)), None)
+        if name is None:
+            yield drawn
+            return
+        for value in self.axes[name]:
+            yield from self.configurations({**drawn, name: value})
+
+    def has_untried(self, tried: Container[Key], drawn: Settings = MappingProxyType({})) -> bool:
+        """Whether a configuration with the drawn settings is not among the tried ones.
+
+        It looks at no more configurations than were tried, and one.
+        """
+        return any(settings_key(settings) not in tried for settings in self.configurations(drawn))
+
+
+def finite_space(space: SearchSpace) -> FiniteSpace | None:
+    """Return the configurations of a space; None if it is infinite, or its sampler works on populations."""
     names = space.sampling_order()
-    axes = [_values(name, space.sampled[name], space.sampler) for name in names]
-    finite = [values for values in axes if values is not None]
-    if (
-        len(finite) < len(axes)
-        or math.prod(map(len, finite)) > MAX_CONFIGURATIONS
-        or space.sampler.name in POPULATION_SAMPLERS
-    ):
+    axes = {name: _values(name, space.sampled[name], space.sampler) for name in names}
+    finite = {name: [optuna_choice(value) for value in values] for name, values in axes.items() if values is not None}
+    if len(finite) < len(axes) or space.sampler.name in POPULATION_SAMPLERS:
         return None
-    configs = (space.with_fixed(dict(zip(names, values, strict=True))) for values in itertools.product(*finite))
-    return index_by_settings(
-        {name: optuna_choice(config[name]) for name in names if name in config} for config in configs
-    )
+    return FiniteSpace(finite, lambda name, drawn: applies(name, {**space.fixed, **drawn}))
 
 
-def index_by_settings(configurations: Iterable[Settings]) -> Configurations:
-    """Return configurations by their key; equal ones once."""
-    return {_key(settings): settings for settings in configurations}
-
-
-def untried(configurations: Configurations, tried: Iterable[Settings]) -> Configurations:
-    """Return the configurations that are not among the tried ones."""
-    tried_keys = {_key(settings) for settings in tried}
-    return {key: settings for key, settings in configurations.items() if key not in tried_keys}
+def settings_key(settings: Settings) -> Key:
+    """Return the key of sampled settings."""
+    return frozenset((name, _text(value)) for name, value in settings.items())
 
 
 class WithoutRepeats(IndependentSampler):
@@ -63,19 +70,22 @@ class WithoutRepeats(IndependentSampler):
     under the same seed and budget would only repeat its result.
     """
 
-    def __init__(self, sampler: BaseSampler, remaining: Configurations, seed: int) -> None:
-        self._sampler, self._remaining, self._random = sampler, remaining, np.random.default_rng(seed)
+    def __init__(self, sampler: BaseSampler, space: FiniteSpace, tried: Container[Key], seed: int) -> None:
+        self._sampler, self._space, self._tried = sampler, space, tried
+        self._random = np.random.default_rng(seed)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Return the wrapped sampler's value if an untried configuration has it and the settings drawn before."""
         value = self._sampler.sample_independent(study, trial, param_name, param_distribution)
-        drawn = _key(trial.params)
-        possible = [s[param_name] for key, s in self._remaining.items() if drawn <= key and param_name in s]
-        if not possible or _text(value) in map(_text, possible):
+        if self._leads_on(trial, param_name, value):
             return value
-        return possible[self._random.integers(len(possible))]
+        possible = [other for other in self._space.axes[param_name] if self._leads_on(trial, param_name, other)]
+        return possible[self._random.integers(len(possible))] if possible else value
+
+    def _leads_on(self, trial: FrozenTrial, name: str, value: Any) -> bool:
+        return self._space.has_untried(self._tried, {**trial.params, name: value})
 
 
 def _values(name: str, dimension: Distribution, sampler: Sampler) -> list[Any] | None:
@@ -85,10 +95,6 @@ def _values(name: str, dimension: Distribution, sampler: Sampler) -> list[Any] |
         return grid_points(name, dimension, sampler.grid_points)
     assert dimension.low is not None and dimension.high is not None
     return list(range(int(dimension.low), int(dimension.high) + 1)) if is_integer(name) else None
-
-
-def _key(settings: Settings) -> frozenset[tuple[str, str]]:
-    return frozenset((name, _text(value)) for name, value in settings.items())
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,6 @@
 """List the points of a search space for the grid sampler."""
 
-import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -33,14 +33,19 @@ def grid_points(name: str, dimension: Distribution, points: int) -> list[Any]:
 
 def grid_size(space: SearchSpace) -> int:
     """Return the number of points of a space's grid."""
-    return int(np.prod([len(values) for values in _axes(space).values()]))
+    return math.prod(len(values) for values in _axes(space).values())
 
 
-def grid(space: SearchSpace, seed: int) -> list[dict[str, Any]]:
-    """Return every point of the grid once, in an order shuffled by the seed."""
+def grid_point(space: SearchSpace, seed: int, number: int) -> dict[str, Any]:
+    """Return the point of the grid at a position of an order shuffled by the seed.
+
+    After the last point the order starts again.
+    """
     axes = _axes(space)
-    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    return [points[index] for index in np.random.default_rng(seed).permutation(len(points))]
+    size = grid_size(space)
+    index = int(np.random.default_rng(seed).permutation(size)[number % size])
+    places = np.unravel_index(index, [len(values) for values in axes.values()])
+    return {name: values[int(place)] for (name, values), place in zip(axes.items(), places, strict=True)}
 
 
 def _axes(space: SearchSpace) -> dict[str, list[Any]]:

@@ -3,7 +3,7 @@
 import optuna
 from optuna.trial import TrialState
 
-from harness.search.finite_space import WithoutRepeats, enumerate_configurations, untried
+from harness.search.finite_space import Key, WithoutRepeats, finite_space, settings_key
 from harness.search.samplers import make_sampler, trial_seed
 from harness.search.sampling import suggest_configuration
 from harness.spec.space import SearchSpace
@@ -17,15 +17,15 @@ def sample_configurations(space: SearchSpace, trials: int, seed: int) -> list[Tr
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["minimize"] * len(space.objectives))
-    sampled, remaining = list[TrialConfig](), enumerate_configurations(space)
+    sampled, finite, tried = list[TrialConfig](), finite_space(space), set[Key]()
     for number in range(trials):
         study.sampler = make_sampler(space, seed, number)
-        if remaining is not None:
-            remaining = untried(remaining, [t.params for t in study.get_trials(deepcopy=False)[-1:]])
-            if not remaining:
+        if finite is not None:
+            if not finite.has_untried(tried):
                 break
-            study.sampler = WithoutRepeats(study.sampler, remaining, trial_seed(seed, number))
+            study.sampler = WithoutRepeats(study.sampler, finite, tried, trial_seed(seed, number))
         trial = study.ask()
         sampled.append(suggest_configuration(space, trial))
+        tried.add(settings_key(trial.params))
         study.tell(trial, state=TrialState.FAIL)
     return sampled

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.catalog import ROOT
 from harness.errors import UserError
-from harness.search.grid import grid, grid_size
+from harness.search.grid import grid_point
 from harness.spec.result import ProposedBy
 from harness.spec.space import SearchSpace
 
@@ -32,12 +32,12 @@ def make_sampler(space: SearchSpace, seed: int, number: int, study: optuna.Study
     if sampler.name == "random":
         return random
     if sampler.name == "grid":
-        return ProposalSampler(grid(space, seed)[number % grid_size(space)], random)
+        return ProposalSampler(grid_point(space, seed, number), random)
     if sampler.name == "gp":
         finished = 0 if study is None else len(_ended(study))
         if study is None or finished < max(1, sampler.n_startup_trials):
             return random
-        return ProposalSampler(ask_gp(space, study, fresh), random)
+        return ProposalSampler(propose_with_gp(space, study, fresh), random)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if sampler.name == "cmaes":
@@ -100,7 +100,7 @@ def _ended(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def ask_gp(space: SearchSpace, study: optuna.Study, seed: int) -> dict[str, Any]:
+def propose_with_gp(space: SearchSpace, study: optuna.Study, seed: int) -> dict[str, Any]:
     """What Optuna's Gaussian process proposes; it computes in a process of its own, for it needs torch.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The database that a study is kept in: opened once by one process at a time, patient while it is away, lockable."""
+"""Open, lock and retry the database of a study: a SQLite file, or a PostgreSQL server."""
 
 import functools
 import hashlib
@@ -18,11 +18,10 @@ from harness.errors import DISK_FULL, UserError, is_disk_full
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SQLITE_TIMEOUT = 60  # seconds; SQLite's own 5 lose a tell where another program holds the database
-PATIENCE_SECONDS = 600.0  # how long a database may be away
-PAUSE_SECONDS = 1.0
-# Each sets a value or reads one, so that doing it twice is doing it once; of a trial that was created twice, the one
-# that nobody knows of is reaped.
+SQLITE_TIMEOUT = 60  # seconds; with SQLite's default of 5, a tell is lost while another program locks the database
+MAX_UNAVAILABLE_SECONDS = 600.0
+RETRY_SECONDS = 1.0
+# Calls that may be repeated: each sets or reads a value. A trial that was created twice is ended as a dead trial.
 REPEATABLE = (
     "create_new_trial", "set_study_user_attr", "set_study_system_attr", "set_trial_param", "set_trial_state_values",
     "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr", "get_trial", "get_all_trials",
@@ -33,11 +32,11 @@ REPEATABLE = (
 
 
 def retry_while_unavailable(call: Callable[P, T]) -> Callable[P, T]:
-    """Repeat a database call while the database is locked or away; a full disk is the user's to mend."""
+    """Repeat a database call while the database is locked or unavailable; a full disk is an error of the user."""
 
     @functools.wraps(call)
     def repeated(*arguments: P.args, **named: P.kwargs) -> T:
-        end = time.monotonic() + PATIENCE_SECONDS
+        end = time.monotonic() + MAX_UNAVAILABLE_SECONDS
         while True:
             try:
                 return call(*arguments, **named)
@@ -46,17 +45,18 @@ def retry_while_unavailable(call: Callable[P, T]) -> Callable[P, T]:
                 if is_disk_full(error):
                     raise UserError(DISK_FULL) from None
                 if time.monotonic() > end:
+                    minutes = f"{MAX_UNAVAILABLE_SECONDS / 60:.0f} minutes"
                     raise UserError(
-                        f"the study's database has been away for {PATIENCE_SECONDS / 60:.0f} minutes ({reason}); "
-                        "the same command goes on when it is back"
+                        f"the study's database has been unavailable for {minutes} ({reason}); "
+                        "run the same command again to resume"
                     ) from None
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(RETRY_SECONDS)
 
     return repeated
 
 
 class RetryingStorage(optuna.storages.RDBStorage):
-    """Optuna's storage, patient in each call, so that samplers and pruners are too."""
+    """Optuna's storage, which repeats each call while the database is unavailable, also for samplers and pruners."""
 
 
 for _name in REPEATABLE:
@@ -64,39 +64,39 @@ for _name in REPEATABLE:
 
 
 class Database:
-    """Where a study's trials are: a SQLite file in its folder, or a server that several machines reach."""
+    """The database of a study: a SQLite file in its folder, or a server that several machines reach."""
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
-        self._folder, self._url = folder, driver(url) if url else None
+        self._folder, self._url = folder, with_driver(url) if url else None
         address = self._url or f"sqlite:///{folder / 'optuna.db'}"
         options: dict[str, Any] = {"pool_pre_ping": True} if url else {"connect_args": {"timeout": SQLITE_TIMEOUT}}
         folder.mkdir(parents=True, exist_ok=True)
-        # Workers that open a fresh database together would create its tables twice.
+        # Workers that open a new database at the same time would create its tables twice.
         with FileLock(folder / "databases.lock"):
-            self.storage = _opened(address, options)
+            self.storage = _open_storage(address, options)
 
     @contextmanager
     def lock(self, study: str) -> Iterator[None]:
-        """For one worker at a time, whatever machine it is on: claiming a slot, and ending a trial.
+        """Lock a study for one worker on any machine, to claim or end a trial.
 
-        On a server it is a transaction that holds an advisory lock, which ends with its connection.
+        On a server this is a transaction with an advisory lock, which ends with its connection.
         """
         if self._url is None:
             with FileLock(self._folder / "claims.lock"):
                 yield
             return
         key = int.from_bytes(hashlib.sha256(study.encode()).digest()[:7], "big")
-        connection = self._locked(key)
+        connection = self._connect_and_lock(key)
         try:
             yield
         finally:
-            with suppress(SQLAlchemyError):  # the server may have gone meanwhile, and the lock with it
+            with suppress(SQLAlchemyError):  # the server may be gone, and the lock with it
                 connection.commit()
             with suppress(SQLAlchemyError):
                 connection.close()
 
     @retry_while_unavailable
-    def _locked(self, key: int) -> sqlalchemy.Connection:
+    def _connect_and_lock(self, key: int) -> sqlalchemy.Connection:
         connection = self.storage.engine.connect()
         try:
             connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
@@ -107,13 +107,13 @@ class Database:
 
     @retry_while_unavailable
     def heartbeats(self) -> dict[int, str]:
-        """The last heartbeat of each trial that has one, by the id that the storage gives trials."""
+        """Return the last heartbeat of each trial that has one, by trial id."""
         with self.storage.engine.connect() as connection:
             rows = connection.execute(sqlalchemy.text("SELECT trial_id, heartbeat FROM trial_heartbeats"))
             return {trial: str(heartbeat) for trial, heartbeat in rows}
 
-    def beat_ages(self) -> dict[int, float]:
-        """Seconds since the last heartbeat of each trial that has one, by the database's own clock."""
+    def heartbeat_ages(self) -> dict[int, float]:
+        """Return the seconds since the last heartbeat of each trial that has one, by the database's clock."""
         table = sqlalchemy.table(
             "trial_heartbeats", sqlalchemy.column("trial_id"), sqlalchemy.column("heartbeat", sqlalchemy.DateTime)
         )
@@ -123,37 +123,32 @@ class Database:
         return {row.trial_id: (now.replace(tzinfo=None) - row.heartbeat).total_seconds() for row in rows}
 
 
-def _opened(address: str, options: dict[str, Any]) -> RetryingStorage:
+def _open_storage(address: str, options: dict[str, Any]) -> RetryingStorage:
     try:
         return RetryingStorage(address, engine_kwargs=options)
     except (SQLAlchemyError, ImportError) as error:
         if is_disk_full(error):
             raise UserError(DISK_FULL) from None
         reason = str(error).splitlines()[0]
-        raise UserError(f"cannot open the study's database {masked(address)}: {reason}") from None
+        raise UserError(f"cannot open the study's database {without_password(address)}: {reason}") from None
 
 
-def driver(url: str) -> str:
-    """The address with the driver that is installed beside the harness.
+def with_driver(url: str) -> str:
+    """Return an address with the installed driver, psycopg.
 
     Raises:
-        UserError: for anything but PostgreSQL.
+        UserError: The address is not of PostgreSQL.
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() != "postgresql":
         raise UserError(
-            f"--storage takes postgresql://USER@HOST/DATABASE, not {masked(url)}; without it, SQLite is used"
+            f"--storage takes postgresql://USER@HOST/DATABASE, not {without_password(url)}; without it, SQLite is used"
         )
     return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
-def masked(url: str) -> str:
-    """The address as it may be shown."""
-    return without_password(url)
-
-
 def without_password(url: str) -> str:
-    """The address as it may be written down: whoever uses it has the password elsewhere."""
+    """Return an address without its password, for files and messages."""
     parsed = _parsed(url)
     return parsed.set(
         password=None, query={k: v for k, v in parsed.query.items() if k != "password"}
@@ -161,7 +156,7 @@ def without_password(url: str) -> str:
 
 
 def has_password(url: str) -> bool:
-    """Whether a password stands in the address."""
+    """Whether an address contains a password."""
     parsed = _parsed(url)
     return parsed.password is not None or "password" in parsed.query
 

@@ -10,9 +10,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.model_size.parameters import Dimensions, count
-from harness.records.study_folder import StudyFolder, has_rungs, store
+from harness.records.study_folder import StudyFolder, has_rungs, read_rungs, store
 from harness.search.constraints import constraint_values, infeasible_before_training, measured_value
-from harness.search.finite_space import Configurations, WithoutRepeats, enumerate_configurations, untried
+from harness.search.finite_space import Key, WithoutRepeats, finite_space, settings_key
 from harness.search.pruners import make_pruner, rung_step
 from harness.search.samplers import make_sampler, proposed_by, trial_seed
 from harness.search.sampling import suggest_configuration
@@ -22,9 +22,10 @@ from harness.spec.result import Record, Rung, State
 from harness.spec.space import SearchSpace
 from harness.spec.trial import TrialConfig
 
-SLOTS = "trials"  # of the study, an attribute: how many it shall have, for whoever looks
+N_TRIALS = "trials"  # of the study, an attribute: how many it shall have, for whoever looks
 PROPOSED_BY = "proposed_by"  # of a trial, an attribute: how its configuration was chosen
 SECONDS_ATTRIBUTE = "seconds"  # of training and evaluation
+ATTEMPT = ("worker", "attempt_id", "reason", SECONDS_ATTRIBUTE)  # attributes that a retry does not take over
 PENALTY = 2.0  # as the WER of a trial that broke a limit, for samplers that learn from nothing else
 Retry = Literal["died", "interrupted"]
 # A trainer that dies may die of its trial; what stops a supervisor seldom does. What fails by itself would fail again.
@@ -52,7 +53,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.name, self.space, self.seed = folder, name, space, seed
         self.database, self.dims = database or Database(folder.path), dims
-        self._known = enumerate_configurations(space)
+        self._finite = finite_space(space)
         with self.lock():
             self.optuna = optuna.create_study(
                 study_name=name,
@@ -66,20 +67,20 @@ class Study:
         """For one worker at a time: claiming a slot, and ending a trial."""
         return self.database.lock(self.name)
 
-    def used(self) -> int:
+    def count_finished(self) -> int:
         """Slots of N that are used up: finished trials, without the failures that were tried again."""
-        return _used(self.optuna.get_trials(deepcopy=False))
+        return _count_finished(self.optuna.get_trials(deepcopy=False))
 
     def running(self) -> list[FrozenTrial]:
         """Trials that somebody has asked for and not ended."""
         return self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
-    def claim(self, slots: int, worker: str, attempt: str) -> tuple[optuna.Trial, TrialConfig] | None:
+    def next_trial(self, n_trials: int, worker: str, attempt: str) -> tuple[optuna.Trial, TrialConfig] | None:
         """The next trial for a worker and its attempt; None while all slots are used up or being worked on."""
         with self.lock():
             trials = self.optuna.get_trials(deepcopy=False)
-            busy = sum(t.state == TrialState.RUNNING for t in trials)
-            if _used(trials) + busy >= slots or self._nothing_left(trials):
+            running = sum(t.state == TrialState.RUNNING for t in trials)
+            if _count_finished(trials) + running >= n_trials or self._nothing_left(trials):
                 return None
             trial, config = self.ask(trials)
             trial.set_user_attr("worker", worker)
@@ -97,8 +98,9 @@ class Study:
         asked = sum(t.state != TrialState.WAITING and "retry_of" not in t.user_attrs for t in trials)
         slot = int(waiting.user_attrs.get("slot", asked)) if waiting else asked
         self.optuna.sampler = make_sampler(self.space, self.seed, slot, self.optuna)
-        if (left := self._left(trials)) is not None:
-            self.optuna.sampler = WithoutRepeats(self.optuna.sampler, left, trial_seed(self.seed, slot))
+        if self._finite is not None:
+            seed = trial_seed(self.seed, slot)
+            self.optuna.sampler = WithoutRepeats(self.optuna.sampler, self._finite, _tried(trials), seed)
         enqueued = waiting is not None and "retry_of" not in waiting.user_attrs
         proposed = "warm_start" if enqueued else proposed_by(self.space, self.optuna)
         trial = self.optuna.ask()
@@ -106,19 +108,13 @@ class Study:
             trial.set_user_attr(PROPOSED_BY, proposed)
         return trial, suggest_configuration(self.space, trial)
 
-    def _left(self, trials: list[FrozenTrial]) -> Configurations | None:
-        """The configurations that no trial has; None in a space without an end. One that is retried has none."""
-        again = retried(trials)
-        tried = (t.params for t in trials if t.number not in again and t.state != TrialState.WAITING)
-        return None if self._known is None else untried(self._known, tried)
-
     def _nothing_left(self, trials: list[FrozenTrial]) -> bool:
-        return self._left(trials) == {} and all(t.state != TrialState.WAITING for t in trials)
+        if self._finite is None or self._finite.has_untried(_tried(trials)):
+            return False
+        return all(t.state != TrialState.WAITING for t in trials)
 
     def exhausted(self) -> bool:
         """Whether every configuration was tried, and no trial is left that may have to be tried again."""
-        if self._known is None:
-            return False
         trials = self.optuna.get_trials(deepcopy=False)
         return self._nothing_left(trials) and all(t.state != TrialState.RUNNING for t in trials)
 
@@ -157,8 +153,7 @@ class Study:
             stored = _stored(trial)
             if not _holds(stored, attempt.name):
                 return False
-            record = record.model_copy(update={"proposed_by": stored.user_attrs.get(PROPOSED_BY)})
-            store(attempt, self.folder.trial(trial.number), record)
+            store(attempt, self.folder.trial(trial.number), with_origin(record, stored))
             self.tell(trial, record, retry, stored)
         return True
 
@@ -177,7 +172,9 @@ class Study:
         if record.reason:
             trial.set_user_attr("reason", record.reason)
         kept = self._constrain(trial, record, stored)
-        trial.set_user_attr(SECONDS_ATTRIBUTE, _seconds(record))
+        resumed = self.checkpoint(trial)
+        before = rung_seconds(read_rungs(resumed)) if resumed else 0.0  # counted with the attempt that spent them
+        trial.set_user_attr(SECONDS_ATTRIBUTE, max(0.0, _seconds(record) - before))
         if retry and record.state == "fail" and self._may_retry(trial, retry):
             self._enqueue_again(trial, retry)
         state, values = self._outcome(record, kept)
@@ -233,7 +230,7 @@ class Study:
         trials = self.optuna.get_trials(deepcopy=False)
         if trial.number in retried(trials):
             return
-        known = {k: v for k, v in trial.user_attrs.items() if k not in ("worker", "attempt_id", "reason")}
+        known = {k: v for k, v in trial.user_attrs.items() if k not in ATTEMPT}
         # A trial that was lost before it was claimed may lack settings: all are drawn again, and come out the same.
         params = trial.params if "attempt_id" in trial.user_attrs else {}
         slot = trial_slots(trials)[trial.number]
@@ -253,7 +250,7 @@ class Study:
                 return folder
         return None
 
-    def forget_checkpoints(self, trial: optuna.Trial) -> None:
+    def remove_checkpoints(self, trial: optuna.Trial) -> None:
         """Remove what the attempts before a trial that has ended had kept."""
         for number in (trial.number, *self._earlier(trial)):
             shutil.rmtree(self.folder.trial(number) / "checkpoint", ignore_errors=True)
@@ -270,8 +267,18 @@ class Study:
 def _seconds(record: Record) -> float:
     if record.cost is not None:
         return record.cost.train_seconds + record.cost.evaluation_seconds
-    trained = record.rungs[-1].train_seconds if record.rungs else 0.0
-    return trained + sum(rung.evaluation_seconds for rung in record.rungs)
+    return rung_seconds(record.rungs)
+
+
+def rung_seconds(rungs: Sequence[Rung]) -> float:
+    """Return the seconds of training and evaluation up to the last of these rungs."""
+    return (rungs[-1].train_seconds if rungs else 0.0) + sum(rung.evaluation_seconds for rung in rungs)
+
+
+def with_origin(record: Record, trial: FrozenTrial) -> Record:
+    """Return the record with what Optuna knows of the trial: how it was proposed, and what it is a retry of."""
+    known = {"proposed_by": trial.user_attrs.get(PROPOSED_BY), "retry_of": trial.user_attrs.get("retry_of")}
+    return record.model_copy(update=known)
 
 
 def _stored(trial: optuna.Trial) -> FrozenTrial:
@@ -285,9 +292,15 @@ def _holds(stored: FrozenTrial, attempt: str | None) -> bool:
     return stored.state == TrialState.RUNNING and stored.user_attrs.get("attempt_id") == attempt
 
 
-def _used(trials: list[FrozenTrial]) -> int:
+def _count_finished(trials: list[FrozenTrial]) -> int:
     again = retried(trials)
     return sum(t.state.is_finished() and t.number not in again for t in trials)
+
+
+def _tried(trials: list[FrozenTrial]) -> set[Key]:
+    """The configurations that trials have; one that is retried, or waits, has none."""
+    again = retried(trials)
+    return {settings_key(t.params) for t in trials if t.number not in again and t.state != TrialState.WAITING}
 
 
 def retried(trials: list[FrozenTrial]) -> set[int]:

@@ -87,6 +87,8 @@ class Recipe(Spec):
                 scaled = max(1, round(config.warmup_steps * steps / self.steps))
                 notes.append(f"warm-up {scaled} instead of {config.warmup_steps}")
                 config = config.model_copy(update={"warmup_steps": scaled})
+        elif self.steps is not None and steps > self.steps:
+            notes.append(f"{steps} steps, more than the recipe's {self.steps}")
         elif self.epochs is not None and self.steps is None:
             notes.append(f"{budget.describe()} ({steps} steps) instead of {self.epochs} epochs")
         examples = budget.total_examples(batch_size)

@@ -154,6 +154,7 @@ class Record(Spec):
     proposed_by: ProposedBy | None = Field(
         None, description="how the configuration of a trial was chosen; null for other runs and in records of 0.2"
     )
+    retry_of: int | None = Field(None, description="number of the interrupted trial that this one is a retry of")
     seed: int
     state: State
     reason: str | None = None

@@ -1,5 +1,6 @@
 """Execute one try of a trial: attach the method, train, evaluate at rungs, store, and detach."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -254,6 +255,8 @@ class TrialRun:
         clock.stop()
         self.evaluation.add(clock)
         self.peaks.enter(None)
+        if not math.isfinite(result.loss):  # the last step before the rung has made the weights infinite
+            raise DivergedError(progress.step)
         self.transcripts, self.errors = result.transcripts or self.transcripts, result.errors
         self.rungs.append(
             Rung(

@@ -274,3 +274,16 @@ def test_a_perfect_system_against_one_that_is_always_wrong(leaderboard, write, s
     assert (found["difference"], found["p_holm"], found["verdict"]) == (-1.0, 2 / 2**speakers, verdict)
     assert (found["ci_low"], found["ci_high"]) == ((-1.0, -1.0) if speakers == 8 else (None, None))
     assert board.systems["wrong"]["tied_with_best"] is tied
+
+
+def test_interrupted_attempts_are_in_neither_trials_nor_seconds(study, compared):
+    """Four trials of 5 s each; what an interrupted attempt spent is in the cost of its retry."""
+    row = compared("--no-figures").systems["trial 1"]
+    assert (row["tuning_trials"], row["tuning_seconds"]) == (4, 20)
+    for number in (4, 5):
+        study.run(f"trials/{number}", "trial", f"trial {number}", 20, number=number, state="fail")
+    made = study.folder / "trials/5/result.json"
+    made.write_text(made.read_text().replace('"kind"', '"retry_of": 4, "kind"', 1))
+    row = compared("--no-figures").systems["trial 1"]
+    assert (row["tuning_trials"], row["tuning_seconds"]) == (5, 25)
+    assert "4 complete, 1 fail" in (study.folder / "comparison" / "leaderboard.md").read_text()

@@ -1,6 +1,9 @@
 """The output of frozen layers is computed once for all trials that share it, and changes no bit of any result."""
 
 import json
+import os
+import subprocess
+import sys
 from collections import namedtuple
 from dataclasses import replace
 
@@ -10,6 +13,7 @@ import torch
 from trials import FULL_CONFIG as FULL
 from trials import run, seen
 
+from harness.catalog import ROOT
 from harness.evaluation.decoding import Decoder
 from harness.model import encoder_cache as encoder_states
 from harness.model import split_encoder as encoder
@@ -113,7 +117,8 @@ def test_an_interrupted_filling_goes_on(kept, lora, monkeypatch):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"dropout": 0.1}, {"attention_dropout": 0.1}, {"activation_dropout": 0.1}, {"mask_time_prob": 0.05}, {"augmentation": "noisy"}],
+    [{"dropout": 0.1}, {"attention_dropout": 0.1}, {"activation_dropout": 0.1}, {"mask_time_prob": 0.05},
+     {"mask_feature_prob": 0.05}, {"augmentation": "noisy"}],
     ids=lambda fields: next(iter(fields)),
 )  # fmt: skip
 def test_where_chance_acts_before_it_only_evaluation_takes_it(kept, bare, lora, tmp_path, fields):
@@ -146,6 +151,13 @@ def test_other_weights_precisions_windows_and_depths_are_kept_apart(kept, lora):
     assert len(list(folder.glob("*/entry.json"))) == 6
 
 
+def test_two_data_sets_share_no_states(kept, lora):
+    config, speech = changed(lora, scope="decoder"), kept.speech
+    other = EncoderStateCache(replace(speech, entry=speech.entry.with_name("other")), kept.encoder_cache.folder)
+    states = kept.encoder_cache.open(kept.base, config, "fp32"), other.open(kept.base, config, "fp32")
+    assert states[0].states.filename != states[1].states.filename
+
+
 def test_a_full_disk_is_no_reason_to_stop(kept, lora, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(encoder_states.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(2**20))
     result = run(kept, changed(lora, scope="decoder"), tmp_path / "t")
@@ -156,7 +168,7 @@ def test_a_full_disk_is_no_reason_to_stop(kept, lora, tmp_path, monkeypatch, cap
 def test_stored_half_precision_is_half_the_size(kept, lora):
     config = changed(lora, scope="decoder")
     whole, half = (kept.encoder_cache.open(kept.base, config, precision) for precision in ("fp32", "bf16"))
-    assert half.states.nbytes * 2 == whole.states.nbytes and half.take([0]).dtype == torch.bfloat16
+    assert half.states.nbytes * 2 == whole.states.nbytes and half.dtype == torch.bfloat16
 
 
 def test_leading_and_the_rest_are_the_encoder(context):
@@ -194,3 +206,52 @@ def test_the_option_switches_it_off_and_the_cache_lists_it(command, cache, small
     from harness.cache import entries
 
     assert "encoder states" in {entry.kind for entry in entries(cache)}
+
+
+FILL = """
+import sys, time
+import numpy as np
+import torch
+from harness.model import encoder_cache
+from harness.model.encoder_cache import EncoderStates
+from harness.training.context import make_accelerator
+from types import SimpleNamespace as Names
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+encoder_cache.run_first_layers = lambda encoder, features, depth: features + 1
+filled = np.memmap(f"{folder}/filled", bool, "r+", shape=(60,))
+states = np.memmap(f"{folder}/states", np.float32, "r+", shape=(60, 1, 1))
+mel = Names(take=lambda rows: torch.tensor(rows, dtype=torch.float32)[:, None, None])
+accelerator = Names(process_index=rank, num_processes=2, wait_for_everyone=torch.distributed.barrier,
+                    autocast=make_accelerator("fp32", torch.device("cpu")).autocast)
+base = Names(model=Names(model=Names(encoder=torch.nn.Identity())), device=torch.device("cpu"))
+until = time.monotonic() + 2
+while rank == 1 and not filled.any() and time.monotonic() < until:
+    time.sleep(0.01)
+EncoderStates(mel, 1, states, filled, torch.float32).fill(range(60), base, 8, accelerator)
+"""
+
+
+def test_a_late_process_computes_its_part_all_the_same(tmp_path):
+    np.memmap(tmp_path / "filled", bool, "w+", shape=(60,))
+    np.memmap(tmp_path / "states", np.float32, "w+", shape=(60, 1, 1))
+    environment = os.environ | {"RANK": "", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in environment.items() if value}
+    ranks = [subprocess.Popen([sys.executable, "-c", FILL, str(n), tmp_path], env=environment) for n in (0, 1)]
+    assert [rank.wait(120) for rank in ranks] == [0, 0]
+    assert np.memmap(tmp_path / "filled", bool, "r", shape=(60,)).all()
+    states = np.memmap(tmp_path / "states", np.float32, "r", shape=(60,))
+    assert states.tolist() == [row + 1.0 for row in range(60)]
+
+
+def test_no_state_is_read_that_was_not_computed(kept, lora):
+    rows, accelerator = kept.speech.rows("test"), make_accelerator("fp32", CPU)
+    states = kept.encoder_cache.open(kept.base, changed(lora, scope="decoder"), "fp32")
+    states.fill(rows[:2], kept.base, 8, accelerator)
+    assert states.take(rows[:2]).abs().sum() > 0
+    with pytest.raises(RuntimeError, match=rf"encoder states of 1 of 2 utterances are missing: rows \[{rows[2]}\]"):
+        states.take(rows[1:3])
+    states.copy_to(CPU)
+    states.fill(rows[2:3], kept.base, 8, accelerator)
+    assert states.resident is None and len(states.take(rows[:3])) == 3, "the copy lacked a row"

@@ -111,7 +111,7 @@ def test_a_space_that_does_not_fit_is_said_before_it_starts(monkeypatch, tmp_pat
     arguments = ["--space", "lora_small", "--task", "demo", "--results", str(tmp_path), "--preflight"]
     assert run_sweep.main([*arguments, "--baselines", "none"]) == 2
     printed = capsys.readouterr()
-    assert "out of memory" in printed.out and "memory is too small for heaviest trial" in printed.err
+    assert "out of memory" in printed.out and "out of memory: heaviest trial" in printed.err
 
 
 @pytest.mark.parametrize(

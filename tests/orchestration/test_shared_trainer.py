@@ -172,8 +172,10 @@ def test_a_process_that_does_not_come_up_is_an_error_for_who_wanted_it(shared):
         shared.open(fails)
 
 
-def planned(tmp_path, space="demo", processes=1, **place):
-    return make_plan(space, trials=1, seed=1, results=tmp_path, processes=processes, place=ComputeOptions(**place))
+def planned(tmp_path, space="demo", processes=1, **compute_options):
+    return make_plan(
+        space, trials=1, seed=1, results=tmp_path, processes=processes, compute=ComputeOptions(**compute_options)
+    )
 
 
 def test_how_many_train_together(tmp_path, monkeypatch):

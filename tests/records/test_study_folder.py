@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from examples import record
@@ -14,6 +15,7 @@ from harness.records.study_folder import (
     read_record,
     read_transcripts,
     store,
+    without_attempts,
     write_json,
     write_text,
     write_transcripts,
@@ -46,6 +48,26 @@ def test_records_come_in_order_of_number(tmp_path):
         store(folder.attempt(), folder.trial(number), record(number))
     store(folder.attempt(), folder.baseline("vanilla", 1), record(kind="zero_shot", name="vanilla", number=None))
     assert [r.name for _, r in folder.records()] == ["vanilla", "trial 1", "trial 2", "trial 10"]
+
+
+def made(number, **fields):
+    return Path(f"trials/{number}"), record(number, **fields)
+
+
+def test_interrupted_attempts_are_no_trials():
+    records = [
+        made(0, reason="interrupted: the supervisor died"),  # as version 0.2 recorded it
+        made(1, reason="the trainer died (killed by signal 9)"),
+        made(2, retry_of=1, reason="the trainer died (killed by signal 9)"),  # its retries are used up
+        made(3, state="complete", retry_of=0),
+        made(4, state="pruned", reason="diverged at step 1"),
+        (Path("baselines/a/1"), record(kind="recipe", number=None, reason="interrupted: stopped")),
+        (Path("tuning/a/2"), record(2, kind="recipe", reason="interrupted: stopped")),
+        (Path("tuning/a/1"), record(1, kind="recipe", state="complete")),
+    ]
+    assert [str(path) for path, _ in without_attempts(records)] == [
+        "trials/2", "trials/3", "trials/4", "baselines/a/1", "tuning/a/1",
+    ]  # fmt: skip
 
 
 def test_a_crash_while_writing_leaves_the_old_content(tmp_path, monkeypatch):

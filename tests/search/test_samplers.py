@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from harness.errors import UserError
-from harness.search.grid import grid, grid_size
+from harness.search.grid import grid_point, grid_size
 from harness.search.pruners import make_pruner, rung_step
 from harness.search.samplers import make_sampler
 from harness.search.sampling import suggest_configuration
@@ -69,7 +69,7 @@ def test_gp_asks_in_a_process_of_its_own(monkeypatch):
 def test_a_grid_holds_choices_steps_and_ends_each_once():
     sampled = {name: SPACE["sampled"][name] for name in ("r", "learning_rate", "mask_time_prob", "target_modules")}
     chosen = space("grid", sampled=sampled)
-    points = grid(chosen, 1)
+    points = [grid_point(chosen, 1, number) for number in range(54)]
     assert grid_size(chosen) == len(points) == 3 * 3 * 3 * 2
     assert sorted({point["learning_rate"] for point in points}) == pytest.approx([1e-4, 1e-3, 1e-2])
     assert sorted({point["mask_time_prob"] for point in points}) == pytest.approx([0.0, 0.05, 0.1])

@@ -8,11 +8,15 @@ from examples import record, rung
 from optuna.trial import TrialState
 
 from harness import catalog
+from harness.orchestration.stop_conditions import stop_reason
+from harness.plan import SearchOptions, make_plan
+from harness.records.files import write_json
 from harness.records.study_folder import StudyFolder, read_record
-from harness.search.best_trials import best_trial, trials_since_improvement
+from harness.search.best_trials import best_trial, total_seconds, trials_since_improvement
 from harness.search.preview import sample_configurations
 from harness.search.samplers import make_sampler
 from harness.search.study import Study
+from harness.spec.result import Cost
 from harness.spec.space import SearchSpace
 
 
@@ -42,11 +46,49 @@ def test_slots_count_what_ended_but_not_what_was_tried_again(study):
     complete(study, 0.5)
     trial, config = study.ask()
     study.tell(trial, record(trial.number, config=config, reason="killed"), retry="died")
-    assert study.used() == 1
+    assert study.count_finished() == 1
     retry, same = study.ask()
     assert (same, retry.user_attrs["retry_of"], retry.user_attrs["died"]) == (config, trial.number, 1)
     study.tell(retry, record(retry.number, config=same, reason="killed"), retry="died")
-    assert study.used() == 2 and len(study.optuna.trials) == 3
+    assert study.count_finished() == 2 and len(study.optuna.trials) == 3
+
+
+def timed(index, train, evaluation):
+    return rung(index, 0.5 - index / 10).model_copy(update={"train_seconds": train, "evaluation_seconds": evaluation})
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_resumed_trial_spends_its_earlier_rungs_once(study, resumed):
+    """Eleven seconds before the kill; sixteen in all where the retry resumes, else the eleven were lost."""
+    trial, config = study.ask()
+    trial.set_user_attr("attempt_id", (attempt := study.folder.attempt()).name)
+    first = timed(0, 10, 1)
+    if resumed:
+        write_json(attempt / "checkpoint" / "rungs.json", [first.model_dump(mode="json")])
+    assert study.finish(trial, attempt, record(trial.number, config=config, rungs=(first,)), "interrupted")
+    assert total_seconds(study) == 11
+    retry, _ = study.ask()
+    retry.set_user_attr("attempt_id", (attempt := study.folder.attempt()).name)
+    done = record(retry.number, state="complete", config=config, rungs=(first, timed(1, 14, 1)), cost=cost(14, 2))
+    assert study.finish(retry, attempt, done)
+    assert total_seconds(study) == (16 if resumed else 11 + 16)
+    assert [made.retry_of for _, made in study.folder.records()] == [None, trial.number]
+
+
+def cost(train, evaluation) -> Cost:
+    return Cost(steps=1, examples=1, train_seconds=train, evaluation_seconds=evaluation, peak_memory_bytes=1,
+                memory_kind="process_rss", trainable_parameters=1, total_parameters=1, adapter_bytes=1)  # fmt: skip
+
+
+@pytest.mark.parametrize("processes, hours, ends", [(1, 3, False), (1, 2, True), (2, 4, True), (2, 5, False)])
+def test_gpu_hours_are_those_of_all_processes_of_a_trial(study, tmp_path, processes, hours, ends):
+    trial, config = study.ask()
+    study.tell(
+        trial, record(trial.number, state="complete", config=config, rungs=(rung(0, 0.5),), cost=cost(7000, 200))
+    )
+    options = SearchOptions(gpu_hours=hours)
+    plan = make_plan("demo", trials=9, seed=1, results=tmp_path, processes=processes, search_options=options)
+    assert (stop_reason(plan, study, 0.0) is not None) == ends
 
 
 def test_a_trial_that_went_on_after_a_kill_competes_at_each_rung_with_what_it_had_there(study):
@@ -65,7 +107,7 @@ def test_a_trial_that_went_on_after_a_kill_competes_at_each_rung_with_what_it_ha
 def ended(folder, space, kills):
     """Settings and last rung of each slot in a search of 24 trials; the slots in `kills` are killed after a rung."""
     study, seen = Study(StudyFolder(folder), "s", space, seed=1), {}
-    while study.used() < 24:
+    while study.count_finished() < 24:
         trial, config = study.ask()
         killed, rungs = len(seen) in kills and "retry_of" not in trial.user_attrs, []
         for index in range(3):
@@ -105,8 +147,8 @@ def test_the_record_says_how_a_configuration_was_chosen(tmp_path, space, sampler
     space = SearchSpace.parse({**space.model_dump(mode="json"), **changed}, "space")
     study, killed = Study(StudyFolder(tmp_path), "s", space, seed=1), False
     study.optuna.enqueue_trial({"r": 8, "learning_rate": 2e-3})
-    while study.used() < 6:
-        trial, config = study.claim(6, "w", f"attempt {len(study.optuna.trials)}")
+    while study.count_finished() < 6:
+        trial, config = study.next_trial(6, "w", f"attempt {len(study.optuna.trials)}")
         attempt = tmp_path / "attempts" / trial.user_attrs["attempt_id"]
         attempt.mkdir(parents=True)
         dies, killed = trial.number == 2 and not killed, killed or trial.number == 2
@@ -220,7 +262,7 @@ def test_a_small_space_is_tried_once_through_and_then_is_at_its_end(tmp_path, sp
     study, seen = Study(StudyFolder(tmp_path), "s", finite(space, name), seed=1), []
     assert sample_configurations(study.space, 20, seed=1) and len(sample_configurations(study.space, 20, seed=1)) == 9
     while not study.exhausted():
-        trial, config = again(study).claim(20, "w", f"a{len(seen)}")
+        trial, config = again(study).next_trial(20, "w", f"a{len(seen)}")
         if len(seen) == 3 and "retry_of" not in trial.user_attrs:
             study.tell(trial, record(trial.number, config=config, reason="killed"), retry="died")
             continue
@@ -228,7 +270,7 @@ def test_a_small_space_is_tried_once_through_and_then_is_at_its_end(tmp_path, sp
         wer = config.learning_rate + (config.r or 6) / 10  # what TPE likes best it would draw again and again
         study.tell(trial, record(trial.number, state="complete", config=config, rungs=(rung(0, wer),)))
     assert len(seen) == 9 == len({str(settings) for settings in seen}), seen
-    assert study.claim(20, "w", "b") is None and study.used() == 9
+    assert study.next_trial(20, "w", "b") is None and study.count_finished() == 9
 
 
 def test_a_space_with_a_range_has_no_end(study):

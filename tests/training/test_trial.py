@@ -13,11 +13,14 @@ from harness.evaluation.decoding import Decoder
 from harness.model.base import Base
 from harness.model.methods import load_trained
 from harness.records.study_folder import read_transcripts
+from harness.spec.budget import Budget
 from harness.spec.messages import Train
 from harness.spec.rung_evaluation import RungEvaluation
 from harness.spec.trial import TrialConfig
 from harness.training.context import make_accelerator
 from harness.training.trial import run_trial
+
+SHORT = Budget(examples=24)
 
 
 @pytest.fixture
@@ -76,6 +79,21 @@ def test_a_diverging_trial_is_pruned_with_its_step_and_harms_no_other(context, l
     result = run(context, FULL.model_copy(update={"learning_rate": 1e18, "max_grad_norm": 1e18}), tmp_path / "d")
     assert result.state == "pruned" and result.reason.startswith("diverged at step")
     assert seen(run(context, lora, tmp_path / "b")) == alone
+
+
+@pytest.mark.parametrize("rate", [1e15, 1e30])
+def test_a_last_step_that_destroys_the_weights_is_a_divergence_too(context, tmp_path, rate):
+    config = FULL.model_copy(update={"learning_rate": rate, "warmup_ratio": 0.0, "max_grad_norm": 1e18})
+    result = run(context, config, tmp_path / "d", budget=Budget(examples=8))
+    assert (result.state, result.reason, result.rungs) == ("pruned", "diverged at step 1", ())
+
+
+def test_a_diverged_full_trial_leaves_no_gradients_to_the_next(context, tmp_path):
+    first = seen(run(context, FULL, tmp_path / "first", budget=SHORT))
+    diverging = FULL.model_copy(update={"learning_rate": 1e18, "max_grad_norm": 1e18})
+    assert run(context, diverging, tmp_path / "d", budget=SHORT).reason.startswith("diverged")
+    assert all(parameter.grad is None for parameter in context.base.model.parameters())
+    assert seen(run(context, FULL, tmp_path / "again", budget=SHORT)) == first
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -1,6 +1,7 @@
 """What a reader of the tables must know, in sentences."""
 
 import json
+from collections import Counter
 
 from harness.compare.leaderboard import Leaderboard
 from harness.compare.tables.rows import trial_counts
@@ -56,7 +57,7 @@ def _errors(leaderboard: Leaderboard) -> str:
 
 
 def _choice(leaderboard: Leaderboard) -> str:
-    counts = trial_counts([record for held in leaderboard.records.values() for _, record in held])
+    counts = sum((Counter(trial_counts(held)) for held in leaderboard.records.values()), Counter[str]())
     trials = ", ".join(f"{number} {state}" for state, number in counts.items())
     parts = []
     if trials:

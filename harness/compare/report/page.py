@@ -1,7 +1,6 @@
 """leaderboard.html and report.html: self-contained pages that ask nothing of a network."""
 
 import base64
-import mimetypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,11 @@ from harness.orchestration.time_accounting import time_spent, time_table
 from harness.spec.published import Figure
 from harness.spec.task import FolderSource
 
+# By suffix: systems without mime.types know few of them.
+AUDIO_TYPES = {
+    ".wav": "audio/wav", ".flac": "audio/flac", ".ogg": "audio/ogg", ".oga": "audio/ogg", ".opus": "audio/ogg",
+    ".mp3": "audio/mpeg",
+}  # fmt: skip
 DIFFERENCE = ["system", "reference", "difference [95 %]", "p", "Holm p", "P(better)", "seeds", "MAPSSWE p", "claim"]
 MOST_TEXT = 4_000_000  # characters of transcripts in the report
 MOST_AUDIO = 6_000_000  # bytes of recordings in the report
@@ -200,8 +204,8 @@ class _Audio:
         if self._folder is None:
             return None
         path = (self._folder / name).resolve()
-        kind = mimetypes.guess_type(path.name)[0] or ""
-        if not path.is_relative_to(self._folder) or not kind.startswith("audio/") or not path.is_file():
+        kind = AUDIO_TYPES.get(path.suffix.lower())
+        if not path.is_relative_to(self._folder) or kind is None or not path.is_file():
             return None
         content = path.read_bytes()
         self._left -= len(content)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from harness.compare.scoring.counts import Counts
 from harness.errors import UserError
-from harness.records.study_folder import StudyFolder, configuration_name, is_searched
+from harness.records.study_folder import StudyFolder, configuration_name, is_searched, without_attempts
 from harness.records.tuned_baselines import tuned_baselines
 from harness.spec.result import Kind, Record
 
@@ -179,7 +179,7 @@ def _failed_replicates(records: Records) -> dict[str, list[str]]:
 
 
 def _tuning(records: Records) -> tuple[float, int]:
-    costs = [record.cost for _, record in records if record.kind == "trial"]
+    costs = [record.cost for _, record in without_attempts(records) if record.kind == "trial"]
     return sum(cost.train_seconds + cost.evaluation_seconds for cost in costs if cost), len(costs)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.compare.scoring.systems import Records
+from harness.records.study_folder import without_attempts
 from harness.spec.base import Spec
 from harness.spec.result import Record
 
@@ -54,7 +55,7 @@ class Importance(Spec):
 
 
 def learning_curves(study: str, records: Records) -> list[CurvePoint]:
-    """Every trial's validation WER at every rung that it reached."""
+    """Every trial's validation WER at every rung that it reached; interrupted attempts are left out."""
     return [
         CurvePoint(
             study=study,
@@ -67,7 +68,7 @@ def learning_curves(study: str, records: Records) -> list[CurvePoint]:
             loss=rung.loss,
             train_seconds=rung.train_seconds,
         )
-        for _, record in records
+        for _, record in without_attempts(records)
         if record.kind == "trial" and record.number is not None
         for rung in record.rungs
     ]

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.compare.scoring.rates import cost_field, system_rates
-from harness.compare.scoring.systems import Metric, System
+from harness.compare.scoring.systems import Metric, Records, System
 from harness.compare.scoring.test_set import TestSet
 from harness.compare.statistics.comparisons import Comparison, PairwiseTests, Verdict, reversed_comparison
 from harness.compare.statistics.groups import GroupRow
 from harness.compare.statistics.tests import ALPHA
 from harness.compare.tables.pareto import pareto_front
+from harness.records.study_folder import without_attempts
 from harness.spec.base import Spec
-from harness.spec.result import Kind, Record
+from harness.spec.result import Kind
 
 COSTS = (
     "trainable_parameters",
@@ -217,7 +218,7 @@ def described(decoding: dict[str, Any] | None) -> str:
     return f"{decoding.get('strategy', 'not known')}" + (f", at most {limit} tokens" if limit else "")
 
 
-def trial_counts(records: list[Record]) -> dict[str, int]:
-    """How many trials ended how: {"complete": 5, "pruned": 3}."""
-    states = [record.state for record in records if record.kind == "trial"]
+def trial_counts(records: Records) -> dict[str, int]:
+    """How many trials of a study ended how: {"complete": 5, "pruned": 3}."""
+    states = [record.state for _, record in without_attempts(records) if record.kind == "trial"]
     return {state: states.count(state) for state in ("complete", "pruned", "fail") if state in states}

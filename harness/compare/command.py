@@ -1,4 +1,4 @@
-"""What compare.py does."""
+"""Run compare.py: make a leaderboard, print it, and write its tables, figures and report."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ from harness.spec.published import Figure, Published
 
 
 def compare(options: Namespace) -> int:
-    """Decode what was not yet, score, compare; print the board and write all its files."""
+    """Decode what is missing, score and compare, print the leaderboard and write all files."""
     columns.chosen(options.columns, options.metric or "wer")  # an unknown name is told before an hour of decoding
     console = Console(stderr=options.format == "json")
     with console.status("reading") as status:
@@ -59,7 +59,7 @@ def compare(options: Namespace) -> int:
 
 
 def print_leaderboard(leaderboard: Leaderboard, options: Namespace, console: Console) -> None:
-    """The table for people, short unless asked for all."""
+    """Print the leaderboard, with the short columns unless --full is given."""
     preset = "full" if options.full else options.columns
     shown = columns.chosen(preset, leaderboard.judge.metric)
     if options.forgetting:
@@ -77,7 +77,7 @@ def print_leaderboard(leaderboard: Leaderboard, options: Namespace, console: Con
 
 
 def print_published(published: Sequence[Figure], console: Console) -> None:
-    """Figures from elsewhere, apart."""
+    """Print the figures of published work."""
     console.print(Text("published figures, not run here:"), style="bold")
     for figure in published:
         shown = f"{figure.system}: {figure.text} on {figure.data}, {figure.split} ({figure.source}); {figure.differs}"
@@ -85,7 +85,7 @@ def print_published(published: Sequence[Figure], console: Console) -> None:
 
 
 def published_figures(leaderboard: Leaderboard, which: str) -> tuple[Figure, ...]:
-    """Those of the board's language, all, or none; transcripts without a study are shown none unless asked."""
+    """Return the published figures to show: of the leaderboard's language (if it has a study), all, or none."""
     if which == "none" or (which == "same" and not leaderboard.studies):
         return ()
     figures = Published.load(catalog.PUBLISHED).figures
@@ -93,7 +93,7 @@ def published_figures(leaderboard: Leaderboard, which: str) -> tuple[Figure, ...
 
 
 def write_tables(leaderboard: Leaderboard, preset: str, published: Sequence[Figure]) -> None:
-    """All tables, and the same bytes for the same inputs."""
+    """Write all tables; equal inputs give equal bytes."""
     folder, rows = leaderboard.folder, leaderboard.rows
     full = columns.filled(columns.chosen("full", leaderboard.judge.metric), rows)
     write_text(folder / "leaderboard.csv", tables.comma_separated(rows, Row))
@@ -113,7 +113,7 @@ def write_tables(leaderboard: Leaderboard, preset: str, published: Sequence[Figu
 
 
 def write_pictures(leaderboard: Leaderboard, published: Sequence[Figure]) -> None:
-    """What takes longer: the search's curves and importances, figures, and the report that shows them."""
+    """Write what takes longer: the budget curve and importances, the figures and the report."""
     points, budget, importances = [], [], []
     for folder in leaderboard.studies:
         name, held = folder.path.name, leaderboard.records[folder.path.name]
@@ -138,7 +138,7 @@ def remove_pictures(folder: Path) -> None:
 
 
 def lead(leaderboard: Leaderboard) -> str:
-    """The finding in one or two sentences."""
+    """Return the result in one or two sentences."""
     first = leaderboard.rows[0]
     metric = leaderboard.judge.metric.upper().replace("_", " ")
     text = f"{first.system} has the lowest {metric} on {leaderboard.split}: {columns.percent(first.rate)} %."

@@ -1,4 +1,4 @@
-"""What tuning on one task cost on another: its test split, decoded by the untouched model and by the best ones."""
+"""Measure forgetting: decode the test split of a second task with the base model and the best systems."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ SPLIT = "test"
 
 
 def with_forgetting(leaderboard: Leaderboard, options: Namespace, say: Callable[[str], None]) -> Leaderboard:
-    """The board with the WER on a second task, and its difference to the untouched model, in points.
+    """Return the leaderboard with the WER on a second task, and its difference to the base model, in points.
 
     Decoded are zero-shot systems, trials, and the best on validation; the transcripts are kept beside each record.
 
@@ -98,7 +98,7 @@ def _open_order(leaderboard: Leaderboard, study: str, options: Namespace) -> Ope
 
 
 def _wer(path: Path, record: Record, task: Task, report: dict[str, Any], opened: Callable[[], Trainer]) -> float:
-    """Decode and score the second task; kept transcripts are used if they are of the same recordings, texts and task.
+    """Decode and score the second task; stored transcripts are reused for the same recordings, texts and task.
 
     Other tasks have the same name: that of the last folder of their path.
     """

@@ -1,4 +1,4 @@
-"""What a command line asks for -> everything that its tables show."""
+"""Make a leaderboard: collect the systems, score them, compare them."""
 
 import functools
 from argparse import Namespace
@@ -30,7 +30,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Scoring:
-    """How texts become counts: the language, its normaliser, and where counts are kept."""
+    """Settings of scoring: language, normalizer, and the folder of cached counts."""
 
     language: str
     normalizer: str
@@ -38,7 +38,7 @@ class Scoring:
 
     @property
     def shown(self) -> str:
-        """The normaliser with its version."""
+        """Name and version of the normalizer."""
         return normalizer(self.normalizer, self.language)[1]
 
     def run(self, test: TestSet, hypotheses: tuple[str, ...], seed: int | None) -> Run:
@@ -46,7 +46,7 @@ class Scoring:
         return Run(seed, hypotheses, self._counts(test, hypotheses, self.normalizer))
 
     def unmarked_wer(self, test: TestSet, system: System) -> float:
-        """WER without vowel marks: Arabic recitation is reported with and without."""
+        """Return the WER without vowel marks, which is reported for Arabic too."""
         found = [self._counts(test, run.hypotheses, "unmarked").words for run in system.runs]
         return float(sum(words.errors.sum() for words in found) / sum(words.reference.sum() for words in found))
 
@@ -58,13 +58,13 @@ class Scoring:
 
 @functools.cache
 def _remembered(name: str, language: str) -> Callable[[str], str]:
-    """The normaliser, which sees the same references again with every system."""
+    """Return the normalizer with a cache, because every system has the same references."""
     return functools.lru_cache(maxsize=200_000)(normalizer(name, language)[0])
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """A comparison, worked out."""
+    """The result of a comparison: systems, rows, comparisons and groups."""
 
     title: str
     split: str
@@ -85,7 +85,7 @@ class Leaderboard:
 
 
 def make_leaderboard(options: Namespace, say: Progress) -> Leaderboard:
-    """Collect the systems, score them, compare them."""
+    """Collect the systems, score them and compare them."""
     if options.study and options.reference:
         raise UserError("--reference compares transcripts without a study; with --study the references are the study's")
     if not options.study and not options.reference:
@@ -113,12 +113,12 @@ def make_leaderboard(options: Namespace, say: Progress) -> Leaderboard:
 
 
 def _languages(records: dict[str, Records]) -> set[str]:
-    """The languages of the data, as the runs found them."""
+    """Return the languages of the data, from the records."""
     return {language for runs in records.values() for _, r in runs for language in r.data.get("languages", ())}
 
 
 def _scoring(options: Namespace, decoders: list[TestDecoder], languages: set[str], target: Path) -> Scoring:
-    """Of one language its own normaliser; several languages have the rules of none in particular."""
+    """Return the scoring: the normalizer of the language, or one for no language in particular if there are several."""
     tasks = [decoder.task for decoder in decoders]
     languages = languages or {task["language"] for task in tasks if task["language"]}
     language = options.language or (languages.pop() if len(languages) == 1 else "mul")
@@ -188,7 +188,7 @@ def _texts(transcripts: list[Transcript]) -> dict[str, tuple[str | None, str]]:
 
 
 def _same_data(chosen: list[Candidate], split: str) -> None:
-    """Studies stand in one table only where they have the very same recordings and texts."""
+    """Raise a UserError if the studies have different recordings or texts."""
     held = {record.data.get(split): c for c in chosen for _, record in c.runs}
     if len(held) > 1:
         (one, a), (two, b) = list(held.items())[:2]
@@ -199,7 +199,7 @@ def _same_data(chosen: list[Candidate], split: str) -> None:
 
 
 def _added(options: Namespace, test: TestSet, scoring: Scoring, systems: list[System]) -> list[System]:
-    """The systems of --add."""
+    """Return the systems of --add."""
     names = [system.name for system in systems]
     found = []
     for given in options.add:
@@ -284,7 +284,7 @@ def subfolder(split: str, long_form: str, metric: Metric, default: Metric) -> st
 
 
 def _references(against: list[str], systems: list[System], best: System | None) -> list[System]:
-    """The named references: those of --against, else every baseline and the system that is best on validation."""
+    """Return the references: those of --against, else every baseline and the system that is best on validation."""
     by_name = {system.name: system for system in systems}
     for name in against:
         if name not in by_name:
@@ -296,7 +296,7 @@ def _references(against: list[str], systems: list[System], best: System | None) 
 
 
 def _base(against: list[str], references: list[System], systems: list[System], lowest: System) -> str:
-    """What differences on the board are relative to: --against, else zero-shot, else the first reference."""
+    """Return what differences are relative to: --against, else the zero-shot model, else the first reference."""
     if against:
         return against[0]
     zero_shot = [system for system in references if system.kind == "zero_shot"]

@@ -1,4 +1,4 @@
-"""What a reader of the tables must know, in sentences."""
+"""Write the captions of the tables."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ METRICS = {"wer": "normalised WER", "wer_raw": "WER of the raw texts", "cer": "n
 
 
 def captions(leaderboard: Leaderboard) -> list[str]:
-    """The paragraphs below the leaderboard."""
+    """Return the paragraphs below the leaderboard."""
     return [
         text
         for text in (
@@ -27,7 +27,7 @@ def captions(leaderboard: Leaderboard) -> list[str]:
 
 
 def paper_caption(leaderboard: Leaderboard) -> str:
-    """The caption of the LaTeX table: normaliser, meaning of +-, K, test and family size."""
+    """Return the caption of the LaTeX table: normalizer, meaning of ±, K, test and family size."""
     return f"{_data(leaderboard)} {_errors(leaderboard)}"
 
 
@@ -87,7 +87,7 @@ def _data_curve(leaderboard: Leaderboard) -> str:
 
 
 def _judging(leaderboard: Leaderboard) -> str:
-    """Where rungs were judged on the loss, how far that can be trusted."""
+    """If rungs were evaluated by loss, say how often loss and WER rank trials differently."""
     parts = []
     for folder in leaderboard.studies:
         space = json.loads(folder.manifest.read_text(encoding="utf-8"))["identity"]["space"]

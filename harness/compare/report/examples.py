@@ -1,4 +1,4 @@
-"""Single clips as a reader wants to see them: condition, time, what was said, what was heard, WER."""
+"""Collect single clips with condition, time, reference, hypothesis and WER."""
 
 from harness.compare.leaderboard import Leaderboard
 from harness.compare.scoring.systems import run_errors
@@ -6,7 +6,7 @@ from harness.spec.base import Spec
 
 
 class Example(Spec):
-    """One clip by one system. WER is that clip's, a fraction; null where its reference has no words."""
+    """One clip by one system. WER is a fraction; null if the reference has no words."""
 
     system: str
     id: str

@@ -1,4 +1,4 @@
-"""Figures as PDF, SVG and PNG, for a column of a paper: 3.4 inches wide, 8 point, safe for colour-blind readers."""
+"""Draw figures as PDF, SVG and PNG for a column of a paper: 3.4 inches wide, 8 point, colour-blind safe."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ Draw = Callable[["Figure"], str]  # draws, and returns a sentence on what it lef
 
 
 def short(name: str) -> str:
-    """A name that fits beside an axis."""
+    """Shorten a name to fit beside an axis."""
     text = visible(name)
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
 
@@ -51,7 +51,7 @@ def draw_all(
     budget: Sequence[BudgetPoint],
     importances: Sequence[Importance],
 ) -> list[Picture]:
-    """Draw every figure for which there are data, and write each in three formats to figures/."""
+    """Draw every figure that has data, and write each to figures/ in three formats."""
     rate, kind = _rate(leaderboard).removesuffix(" %"), leaderboard.groups[0].grouping if leaderboard.groups else ""
     parts = len({row.group for row in leaderboard.groups if row.grouping == kind})
     method = importances[0].method if importances else ""
@@ -98,7 +98,7 @@ def _drawn(folder: Path, name: str, caption: str, draw: Draw, height: float) -> 
 
 
 def ranking(figure: "Figure", leaderboard: Leaderboard) -> str:
-    """Systems by rate with intervals; a bar below joins those tied with the best, as in a critical-difference plot."""
+    """Draw systems by rate with intervals; a bar joins those tied with the best, as in a critical-difference plot."""
     axes, rows = figure.subplots(), leaderboard.rows
     for place, row in enumerate(rows):
         low, high = (row.ci_low, row.ci_high) if row.ci_low is not None and row.ci_high is not None else (row.rate,) * 2
@@ -120,7 +120,7 @@ def _rate(leaderboard: Leaderboard) -> str:
 
 
 def pareto(figure: "Figure", leaderboard: Leaderboard) -> str:
-    """Rate against training time, with the Pareto front of just these two."""
+    """Draw rate against training time, with the Pareto front of these two."""
     axes, front = figure.subplots(), cost_front(leaderboard.rows, "train_seconds")
     for place, (row, on_front) in enumerate(zip(leaderboard.rows, front, strict=True)):
         if row.train_seconds is None:
@@ -139,7 +139,7 @@ def pareto(figure: "Figure", leaderboard: Leaderboard) -> str:
 
 
 def learning(figure: "Figure", curves: Sequence[CurvePoint]) -> str:
-    """Validation WER over examples seen: pruned trials dashed, the best heavy."""
+    """Draw validation WER over examples: pruned trials dashed, the best in bold."""
     axes = figure.subplots()
     by_trial: dict[tuple[str, int], list[tuple[CurvePoint, float]]] = {}
     for point in curves:
@@ -172,7 +172,7 @@ def _best_only(trials: int) -> list[str]:
 
 
 def _sampled(leaderboard: Leaderboard) -> tuple[list[str], list[tuple[dict[str, object], float]]]:
-    """The settings that differ between trials, and each judged trial's settings with its WER."""
+    """Return the settings that differ between trials, and settings and WER of each evaluated trial."""
     held: Records = [item for records in leaderboard.records.values() for item in records if item[1].kind == "trial"]
     found = [(record.config.settings(), record.scores.wer) for _, record in held if record.scores]
     names = sorted({name for settings, _ in found for name in settings})
@@ -180,7 +180,7 @@ def _sampled(leaderboard: Leaderboard) -> tuple[list[str], list[tuple[dict[str, 
 
 
 def parallel(figure: "Figure", leaderboard: Leaderboard) -> str:
-    """Each trial as a line through its settings; the darker, the lower its WER."""
+    """Draw each trial as a line through its settings; darker lines have lower WER."""
     names, trials = _sampled(leaderboard)
     axes = figure.subplots()
     if not names:
@@ -207,7 +207,7 @@ def parallel(figure: "Figure", leaderboard: Leaderboard) -> str:
 
 
 def _places(values: list[object]) -> tuple[list[float], str, str]:
-    """Heights from 0 to 1, and the labels of the two ends: numbers on a linear or, over a wide range, a log scale."""
+    """Return heights from 0 to 1 and the labels of both ends; numbers over a wide range are on a log scale."""
     import math
 
     numbers = [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values]
@@ -224,7 +224,7 @@ def _places(values: list[object]) -> tuple[list[float], str, str]:
 
 
 def bars(figure: "Figure", importances: Sequence[Importance]) -> str:
-    """Importances, the highest on top."""
+    """Draw importances, the highest on top."""
     axes = figure.subplots()
     axes.barh(range(len(importances)), [i.importance for i in importances], color=COLOURS[0], height=0.65)
     axes.set_yticks(range(len(importances)), [short(i.setting) for i in importances])
@@ -234,7 +234,7 @@ def bars(figure: "Figure", importances: Sequence[Importance]) -> str:
 
 
 def expected(figure: "Figure", budget: Sequence[BudgetPoint]) -> str:
-    """The budget curve of each study."""
+    """Draw the budget curve of each study."""
     axes = figure.subplots()
     for place, study in enumerate(dict.fromkeys(point.study for point in budget)):
         points = [point for point in budget if point.study == study]
@@ -251,7 +251,7 @@ def expected(figure: "Figure", budget: Sequence[BudgetPoint]) -> str:
 
 
 def hours(figure: "Figure", leaderboard: Leaderboard) -> str:
-    """Rate over hours of training speech, on a logarithmic axis that bears the hours themselves."""
+    """Draw rate over hours of training speech, on a logarithmic axis labelled with the hours."""
     axes = figure.subplots()
     axes.set_xscale("log")
     for place, study in enumerate(dict.fromkeys(point.study for point in leaderboard.data_curve)):
@@ -277,7 +277,7 @@ def hours(figure: "Figure", leaderboard: Leaderboard) -> str:
 
 
 def groups(figure: "Figure", leaderboard: Leaderboard) -> str:
-    """Rates by group under the first grouping, one bar a system; the groups with the most utterances."""
+    """Draw rates by group under the first grouping, with a bar for each system, for the largest groups."""
     axes = figure.subplots()
     kind = leaderboard.groups[0].grouping
     held = {(row.group, row.system): row for row in leaderboard.groups if row.grouping == kind}

@@ -1,4 +1,4 @@
-"""leaderboard.html and report.html: self-contained pages that ask nothing of a network."""
+"""Make leaderboard.html and report.html, self-contained pages that need no network."""
 
 import base64
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def _asset(name: str) -> Markup:
 
 
 def leaderboard_page(leaderboard: Leaderboard) -> str:
-    """The table alone."""
+    """Return the page with the table alone."""
     shown = columns.filled(columns.chosen("full", leaderboard.judge.metric), leaderboard.rows)
     page = _environment().get_template("leaderboard.html.j2")
     return page.render(
@@ -74,7 +74,7 @@ def leaderboard_page(leaderboard: Leaderboard) -> str:
 
 
 def report_page(leaderboard: Leaderboard, pictures: Sequence[Picture], published: Sequence[Figure], lead: str) -> str:
-    """Everything in one file: table, Pareto, differences, figures, groups, transcripts with audio."""
+    """Return the report: table, Pareto plot, differences, figures, groups, transcripts with audio."""
     shown = columns.filled(columns.chosen("full", leaderboard.judge.metric), leaderboard.rows)
     short = {column.name for column in columns.chosen("short", leaderboard.judge.metric)} | {"claim", "seeds", "pareto"}
     utterances, left_out = _utterances(leaderboard)
@@ -117,7 +117,7 @@ def report_page(leaderboard: Leaderboard, pictures: Sequence[Picture], published
 
 
 def _points(rows: Sequence[Row], costs: list[str]) -> list[dict[str, Any]]:
-    """The points of the interactive plot: rate, costs, and for each cost whether the system is on the Pareto front."""
+    """Return the points of the interactive plot: rate, costs, and whether it is on the Pareto front of each cost."""
     fronts = {field: cost_front(rows, field) for field in costs}
     return [
         {
@@ -149,7 +149,7 @@ def _hours(p: DataPoint) -> list[str]:
 
 
 def _groups(leaderboard: Leaderboard) -> list[list[str]]:
-    """One line a group, one column a system."""
+    """Return a line for each group, with a column for each system."""
     held: dict[tuple[str, str], dict[str, Any]] = {}
     for row in leaderboard.groups:
         held.setdefault((row.grouping, row.group), {})[row.system] = row
@@ -161,7 +161,7 @@ def _groups(leaderboard: Leaderboard) -> list[list[str]]:
 
 
 def _utterances(leaderboard: Leaderboard) -> tuple[list[dict[str, Any]], int]:
-    """The utterances of the browser, those on which systems differ most first, and how many had to stay out."""
+    """Return the utterances to browse, those on which systems differ most first, and how many are left out."""
     systems = {system.name: system.runs[0] for system in leaderboard.systems}
     runs = [systems[row.system] for row in leaderboard.rows]
     errors = np.array([run.counts.words.errors for run in runs])
@@ -188,7 +188,7 @@ def _utterances(leaderboard: Leaderboard) -> tuple[list[dict[str, Any]], int]:
 
 
 class _Audio:
-    """Recordings as data addresses, until the report would become too large."""
+    """Embed recordings as data URLs, up to a total size."""
 
     def __init__(self, leaderboard: Leaderboard) -> None:
         self._left, self._folder = MOST_AUDIO, None

@@ -1,4 +1,4 @@
-"""REPRODUCIBILITY.md: what a reviewer's checklist asks for, written from the records."""
+"""Write REPRODUCIBILITY.md, the answers to a reviewer's checklist, from the records."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from harness.search.baseline_tuning import SEARCH_DESCRIPTION
 
 
 def reproducibility(leaderboard: Leaderboard) -> str:
-    """The whole document; what the records do not tell is said to be missing."""
+    """Return the document; it names what the records lack."""
     parts = [
         f"# Reproducibility: {markdown(leaderboard.title)}\n",
         "Written by compare.py from the records of the runs.\n",
@@ -89,7 +89,7 @@ def _compute(records: Records) -> list[str]:
 
 
 def _time(folder: StudyFolder) -> list[str]:
-    """Where the wall time of the search went."""
+    """Return the wall time of the search by phase."""
     if not (rows := time_table(time_spent(folder))):
         return []
     wall = time_spent(folder)["wall"]
@@ -98,7 +98,7 @@ def _time(folder: StudyFolder) -> list[str]:
 
 
 def _environments(records: Records) -> list[str]:
-    """Every different environment once; usually there is one."""
+    """Return every different environment once."""
     found: dict[str, dict[str, Any]] = {}
     for _, record in records:
         found.setdefault(json.dumps(record.environment, sort_keys=True), record.environment)

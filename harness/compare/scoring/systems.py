@@ -1,4 +1,4 @@
-"""What stands on the board: which runs of a study are compared, and every system with its error counts."""
+"""Select the runs of a study that are compared, and hold each system with its error counts."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Run:
-    """One decoding of the test set."""
+    """The hypotheses and error counts of one run."""
 
     seed: int | None
     hypotheses: tuple[str, ...]
@@ -30,7 +30,7 @@ class Run:
 
 @dataclass(frozen=True)
 class System:
-    """One row: its runs (one a seed), and what is known of how it came about."""
+    """One row of the leaderboard: its runs, one for each seed, and their origin."""
 
     name: str
     kind: Kind
@@ -46,47 +46,47 @@ class System:
 
     @property
     def deterministic(self) -> bool:
-        """Whether another seed would change nothing: nothing was trained."""
+        """Whether another seed would change nothing, because nothing was trained."""
         return self.kind == "zero_shot"
 
     @property
     def is_part(self) -> bool:
-        """Whether it was trained on a part of train: no rival of the others, a point of the curve over hours."""
+        """Whether it was trained on a part of train: a point of the data curve, not a row."""
         return self.record is not None and self.record.portion.fraction < 1
 
     @property
     def validation_wer(self) -> float | None:
-        """What the run that was selected had on validation."""
+        """Validation WER of the selected run."""
         return self.record.scores.wer if self.record and self.record.scores else None
 
     def errors(self, metric: Metric) -> Floats:
-        """(utterances,): errors, averaged over the seeds."""
+        """Return the errors of each utterance, averaged over seeds, (utterances,)."""
         return self.mean_over_seeds(lambda counts: run_errors(counts, metric))
 
     def length(self, metric: Metric) -> Floats:
-        """(utterances,): reference words, or characters."""
+        """Return the reference words or characters of each utterance, (utterances,)."""
         return reference_length(self.runs[0].counts, metric)
 
     def rates(self, metric: Metric) -> dict[int | None, float]:
-        """The pooled rate of each seed."""
+        """Return the pooled rate of each seed."""
         length = self.length(metric).sum()
         return {run.seed: float(run_errors(run.counts, metric).sum() / length) for run in self.runs}
 
     def mean_over_seeds(self, values: Callable[[Counts], npt.NDArray[Any]]) -> Floats:
-        """(utterances,): some count of each utterance, averaged over the seeds."""
+        """Return a count of each utterance, averaged over seeds, (utterances,)."""
         found: Floats = np.mean([values(run.counts) for run in self.runs], axis=0)
         return found
 
 
 def run_errors(counts: Counts, metric: Metric) -> npt.NDArray[np.int32]:
-    """Errors of each utterance, (utterances,)."""
+    """Return the errors of each utterance, (utterances,)."""
     if metric == "cer":
         return counts.character_errors
     return counts.words.errors if metric == "wer" else counts.raw.errors
 
 
 def reference_length(counts: Counts, metric: Metric) -> Floats:
-    """What the errors are divided by, of each utterance, (utterances,)."""
+    """Return the reference words or characters of each utterance, (utterances,)."""
     if metric == "cer":
         return counts.characters.astype(np.float64)
     return (counts.words if metric == "wer" else counts.raw).reference.astype(np.float64)
@@ -94,7 +94,7 @@ def reference_length(counts: Counts, metric: Metric) -> Floats:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A system of a study before its transcripts are there: the run that was selected, and those that are scored."""
+    """A system before its transcripts are read: the selected run, and the runs that are scored."""
 
     study: StudyFolder
     name: str
@@ -109,7 +109,7 @@ Records = list[tuple[Path, Record]]
 
 
 def candidates(folder: StudyFolder, records: Records, top: int, split: str = "test") -> list[Candidate]:
-    """Every completed baseline, as it is and tuned, the `top` trials on validation, and every trial run again.
+    """Return every complete baseline, as it is and tuned, the `top` trials on validation, and every repeated trial.
 
     The best trial's settings on parts of train come too, and on test its refit, which has seen validation.
 
@@ -165,7 +165,7 @@ def candidates(folder: StudyFolder, records: Records, top: int, split: str = "te
 
 
 def _may_stand(record: Record, split: str) -> bool:
-    """Whether a run on other speech than train has a place: a refit on test alone, parts where rates are compared."""
+    """Whether a run with other training data is compared: a refit on test only, a fraction also on validation."""
     return split == "test" or (split == "validation" and not record.portion.with_validation)
 
 
@@ -184,6 +184,6 @@ def _tuning(records: Records) -> tuple[float, int]:
 
 
 def best_on_validation(systems: list[System]) -> System | None:
-    """The run here with the lowest validation WER; the names decide between equals."""
+    """Return the system with the lowest validation WER, the first by name of equals."""
     judged = [system for system in systems if system.validation_wer is not None]
     return min(judged, key=lambda system: (system.validation_wer, system.name), default=None)

@@ -1,4 +1,4 @@
-"""Pairs of systems -> differences with intervals, tests, one Holm family for each reference, and what may be said."""
+"""Compare pairs of systems: differences with intervals, tests, Holm adjustment within a family, and claims."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ Verdict = Literal[
 
 
 class Comparison(Spec):
-    """System against reference. Differences are fractions, below 0 where the system is better; null: no inference."""
+    """A system against a reference. Differences are fractions, negative if it is better; null: no inference."""
 
     system: str
     reference: str
@@ -52,7 +52,7 @@ class Comparison(Spec):
 
 
 def reversed_comparison(c: Comparison) -> Comparison:
-    """The same comparison seen from the reference."""
+    """Return the comparison with system and reference exchanged."""
 
     def minus(value: float | None) -> float | None:
         return None if value is None else 0.0 - value
@@ -84,28 +84,28 @@ def reversed_comparison(c: Comparison) -> Comparison:
 
 @dataclass(frozen=True)
 class PairwiseTests:
-    """What all comparisons of a board share."""
+    """Compute the comparisons of a leaderboard, which share a metric and blocks."""
 
     metric: Metric
     blocks: Blocks
     _held: dict[tuple[str, str], Comparison] = field(default_factory=dict)  # a pair seen from one side is turned
 
     def interval(self, system: System) -> Interval:
-        """A system's own rate."""
+        """Return a system's rate with its interval."""
         return statistics.jackknife_t(
             self.blocks.sums(system.errors(self.metric)), self.blocks.sums(system.length(self.metric))
         )
 
     def family(self, systems: list[System], reference: System) -> list[Comparison]:
-        """A reference against all other systems, with Holm's adjustment over them."""
+        """Compare all other systems with a reference, as one Holm family."""
         return self.adjusted([(system, reference) for system in systems if system is not reference])
 
     def pairs(self, systems: list[System]) -> list[Comparison]:
-        """Every pair once, in the order given, as one family: where no reference is named."""
+        """Compare every pair once, in the given order, as one family; for comparisons without a reference."""
         return self.adjusted(list(combinations(systems, 2)))
 
     def adjusted(self, pairs: list[tuple[System, System]]) -> list[Comparison]:
-        """Compare pairs that make up one family."""
+        """Compare pairs that form one Holm family."""
         raw = [self.difference(a, b) for a, b in pairs]
         return [
             self._comparison(a, b, found, p, len(pairs))
@@ -118,7 +118,7 @@ class PairwiseTests:
         return statistics.jackknife_t(errors, self.blocks.sums(a.length(self.metric)))
 
     def _comparison(self, a: System, b: System, found: Interval, p_holm: float | None, family: int) -> Comparison:
-        """A member of a family; what does not depend on the family is worked out once for both directions."""
+        """Return a comparison; what does not depend on the family is computed once for both directions."""
         if (b.name, a.name) in self._held:
             seen = reversed_comparison(self._held[b.name, a.name])
             over_seeds = statistics.paired_t(seed_differences(a, b, self.metric))
@@ -160,7 +160,7 @@ class PairwiseTests:
 
 
 def seed_differences(a: System, b: System, metric: Metric) -> list[float]:
-    """Differences of rates, run against run of the same seed; what was not trained is the same under every seed."""
+    """Return differences of rates of runs with equal seeds; an untrained system is the same for every seed."""
     if "external" in (a.kind, b.kind) or (a.deterministic and b.deterministic):
         return []
     rates_a, rates_b = a.rates(metric), b.rates(metric)
@@ -171,7 +171,7 @@ def seed_differences(a: System, b: System, metric: Metric) -> list[float]:
 
 
 def matched_pairs(a: System, b: System, metric: Metric) -> Mapsswe | None:
-    """MAPSSWE of the first run of each; it is a test on words, so there is none for characters."""
+    """Return MAPSSWE of the first runs; None for characters, because it tests words."""
     if metric == "cer":
         return None
     first, second = ((s.runs[0].counts.words if metric == "wer" else s.runs[0].counts.raw) for s in (a, b))
@@ -182,7 +182,7 @@ def matched_pairs(a: System, b: System, metric: Metric) -> Mapsswe | None:
 def verdict(
     test_set: Interval, p_holm: float | None, seeds: Interval | None, failed: int = 0, reference_failed: int = 0
 ) -> Verdict:
-    """What may be said of the system.
+    """Return the claim that a comparison supports.
 
     A difference must survive Holm's adjustment, and its interval exclude 0. Where the paired seeds exclude 0 too and
     agree in direction it is a claim about the methods; without enough seeds, about this test set only; and where

@@ -1,4 +1,4 @@
-"""Do I need more data? The winner's settings, trained on parts of it: the rate against hours of speech."""
+"""Compute the data curve: the rate of the best trial's configuration by hours of training speech."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ FRACTION_FIELDS = ["system", "part of train", "hours", "seeds", "rate %", "95 % 
 
 
 class DataPoint(Spec):
-    """A trial's settings trained on a part of train; the rate is a fraction, with its jackknife-t interval."""
+    """One point: a configuration trained on a part of train. The rate is a fraction, with its jackknife-t interval."""
 
     study: str
     system: str
@@ -25,7 +25,7 @@ class DataPoint(Spec):
 
 
 def data_curve(systems: Sequence[System], parts: Sequence[System], judge: PairwiseTests) -> list[DataPoint]:
-    """The parts in ascending order, and at the end the whole: the trial itself as it stands on the board."""
+    """Return the points by ascending part; the last is the trial on the leaderboard, trained on all of train."""
     whole = {(s.study, s.record.number): s for s in systems if s.record and s.record.kind == "trial"}
     chosen = list(parts)
     for part in parts:

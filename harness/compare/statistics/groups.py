@@ -1,4 +1,4 @@
-"""Rates by condition, speaker, dataset and duration, and the group that fares worst."""
+"""Compute rates by condition, speaker, dataset and duration, and the worst group."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class GroupRow(Spec):
 
 
 def groupings(test: TestSet) -> dict[str, list[str]]:
-    """The label of every utterance under each grouping that parts the test set, most telling first."""
+    """Return the label of every utterance under each grouping with at least two groups."""
     found = {
         "condition": [name or "(none)" for name in test.conditions],
         "dataset": [name or "(none)" for name in test.datasets],
@@ -42,7 +42,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def group_rows(systems: list[System], test: TestSet, judge: PairwiseTests) -> list[GroupRow]:
-    """Every system on every group."""
+    """Return the rates of every system on every group."""
     order = [name for _, name in DURATIONS]
     rows = []
     for kind, labels in groupings(test).items():
@@ -74,7 +74,7 @@ def _row(
 
 
 def worst_groups(rows: list[GroupRow]) -> dict[str, GroupRow]:
-    """For each system its worst group under the first grouping that there is."""
+    """Return the worst group of each system under the first grouping."""
     if not rows:
         return {}
     worst: dict[str, GroupRow] = {}

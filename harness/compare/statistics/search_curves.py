@@ -1,4 +1,4 @@
-"""What a study's trials tell of the search: learning curves, the budget curve, and which settings matter."""
+"""Compute learning curves, the budget curve and the importance of settings from a study's trials."""
 
 import sys
 import warnings
@@ -55,7 +55,7 @@ class Importance(Spec):
 
 
 def learning_curves(study: str, records: Records) -> list[CurvePoint]:
-    """Every trial's validation WER at every rung that it reached; interrupted attempts are left out."""
+    """Return the validation WER of every trial at every rung it reached, without interrupted attempts."""
     return [
         CurvePoint(
             study=study,
@@ -139,7 +139,7 @@ def budget_curve(study: str, values: Sequence[float], unfinished: int = 0) -> li
 
 
 def importances(study: str, records: Records, sampled: dict[str, Any]) -> list[Importance]:
-    """Optuna's fANOVA, and PED-ANOVA where there are many trials; empty where there are too few.
+    """Return the importances by Optuna's fANOVA, or PED-ANOVA with many trials; empty with too few.
 
     The study is built anew in memory from the records, so that results can be moved and no database is touched.
     """
@@ -173,7 +173,7 @@ def importances(study: str, records: Records, sampled: dict[str, Any]) -> list[I
 
 
 def _distribution(held: dict[str, Any], seen: list[Any]) -> Any:
-    """Optuna's distribution of a setting; one by choices holds them as text, for a list cannot be a category."""
+    """Return Optuna's distribution of a setting; choices are texts, because a list cannot be a category."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if held.get("choices"):

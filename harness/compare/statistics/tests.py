@@ -1,4 +1,4 @@
-"""The tests: jackknife-t, block bootstrap, MAPSSWE, Holm, paired t over seeds; see docs/explanation/statistics.md."""
+"""Intervals and tests: jackknife-t, block bootstrap, MAPSSWE, Holm, paired t; see docs/explanation/statistics.md."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ CELLS_AT_ONCE = 2_000_000  # numbers that the bootstrap holds at once
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % interval; `half` and `p` are None where there is no inference."""
+    """An estimate with its 95 % interval and p; None: no inference."""
 
     estimate: float
     low: float | None = None
@@ -27,17 +27,17 @@ class Interval:
 
     @property
     def half(self) -> float | None:
-        """Half the interval's width: what stands after +-."""
+        """Half the width of the interval, printed after ±."""
         return None if self.high is None else self.high - self.estimate
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether 0 lies outside."""
+        """Whether 0 is outside the interval."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def jackknife_t(errors: Floats, words: Floats) -> Interval:
-    """The pooled rate sum(errors) / sum(words) with its delete-one-block jackknife-t interval.
+    """Return the pooled rate sum(errors) / sum(words) with its delete-one-block jackknife-t interval.
 
     se^2 = (K-1)/K * sum (D_(k) - D)^2 and D +- t(.975, K-1) se, with the two-sided p of D = 0 (Efron & Tibshirani
     1993, chapter 11; t for few blocks). Where every block shows the same difference, se is 0 and t is not defined: p is
@@ -70,7 +70,7 @@ def sign_flip_p(blocks: int) -> float:
 
 
 def jackknife_many(errors: Floats, words: Floats) -> tuple[Floats, Floats, Floats]:
-    """Rates, standard errors and p of many cases at once; both arguments are (cases, K), all results (cases,)."""
+    """Return rates, standard errors and p of many cases; both arguments are (cases, K), the results (cases,)."""
     from scipy import stats
 
     blocks = errors.shape[1]
@@ -88,7 +88,7 @@ def jackknife_many(errors: Floats, words: Floats) -> tuple[Floats, Floats, Float
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """The percentile interval of the block bootstrap, and the share of resamples in which the system is better."""
+    """Percentile interval of the block bootstrap, and the share of resamples in which the system is better."""
 
     low: float
     high: float
@@ -134,7 +134,7 @@ def block_bootstrap(a: Floats, b: Floats, words: Floats, seed: int = 0) -> Boots
 
 @dataclass(frozen=True)
 class Mapsswe:
-    """Matched pairs over segments; mean and sd in words per segment, as NIST's sc_stats prints them."""
+    """Result of MAPSSWE; mean and sd in words per segment, as in NIST's sc_stats."""
 
     segments: int
     mean: float | None
@@ -144,7 +144,7 @@ class Mapsswe:
 
 
 def mapsswe(differences: npt.NDArray[np.integer]) -> Mapsswe:
-    """Gillick & Cox's (1989) test on the differences of errors in segments: Z = mean / (sd / sqrt(n)), normal p."""
+    """Test differences of errors in segments (Gillick & Cox 1989): Z = mean / (sd / sqrt(n)), normal p."""
     from scipy import stats
 
     n = len(differences)
@@ -158,7 +158,7 @@ def mapsswe(differences: npt.NDArray[np.integer]) -> Mapsswe:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) step-down adjustment over one family; a None is no member of it."""
+    """Return the p values of a family after Holm's (1979) step-down adjustment; None is not a member."""
     from statsmodels.stats.multitest import multipletests
 
     given = [p for p in p_values if p is not None]
@@ -167,7 +167,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def paired_t(differences: Sequence[float]) -> Interval | None:
-    """The mean over seeds with its t interval; None below 3 seeds."""
+    """Return the mean over seeds with its t interval; None below 3 seeds."""
     from scipy import stats
 
     values = np.asarray(differences, dtype=np.float64)
@@ -183,7 +183,7 @@ def paired_t(differences: Sequence[float]) -> Interval | None:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Which block each utterance is in, and what the blocks are."""
+    """The blocks of a test set: the block of each utterance, and what the blocks are."""
 
     labels: npt.NDArray[np.int64]
     number: int
@@ -191,7 +191,7 @@ class Blocks:
     warning: str | None
 
     def sums(self, values: npt.NDArray[np.floating] | npt.NDArray[np.integer]) -> Floats:
-        """(utterances,) values added up in each block: (K,)."""
+        """Return the sum of (utterances,) values in each block, (K,)."""
         return np.bincount(self.labels, weights=values, minlength=self.number).astype(np.float64)
 
 
@@ -199,7 +199,7 @@ CONSECUTIVE = 20  # blocks that a single speaker's recordings are cut into
 
 
 def blocks(speakers: Sequence[str | None]) -> Blocks:
-    """Speakers are the blocks; without them utterances; with one alone, flagged stretches of utterances."""
+    """Return speakers as blocks; utterances if speakers are unknown; stretches of utterances of one speaker."""
     count = len(speakers)
     if any(speaker is None for speaker in speakers):
         some = any(speaker is not None for speaker in speakers)
@@ -218,6 +218,6 @@ def blocks(speakers: Sequence[str | None]) -> Blocks:
 
 
 def recordings(count: int) -> Blocks:
-    """Every long recording is a block of its own, whoever speaks in it."""
+    """Return each long recording as a block."""
     few = f"only {count} recordings: no inference below {MIN_BLOCKS} blocks" if count < MIN_BLOCKS else None
     return Blocks(np.arange(count), count, "recordings", few)

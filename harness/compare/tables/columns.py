@@ -1,4 +1,4 @@
-"""The leaderboard's columns for people: headings, how a cell is shown, and the presets of --columns."""
+"""Define the columns of printed leaderboards, and the presets of --columns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction as a percentage, without the sign."""
+    """Format a fraction as a percentage, without the sign %."""
     return "" if value is None else f"{100 * value:.{digits}f}".replace("-", MINUS)
 
 
 def signed(value: float | None) -> str:
-    """A difference of fractions in percentage points, with its sign; no sign for what rounds to nothing."""
+    """Format a difference of fractions in percentage points with its sign; what rounds to 0 has none."""
     if value is None:
         return ""
     shown = f"{100 * value:+.1f}"
@@ -23,17 +23,17 @@ def signed(value: float | None) -> str:
 
 
 def whole(value: float | None) -> str:
-    """A number without decimals, thousands apart."""
+    """Format a number without decimals, with thousands separators."""
     return "" if value is None else f"{value:,.0f}"
 
 
 def millions(value: float | None, digits: int = 1) -> str:
-    """Bytes as MB (10^6)."""
+    """Format bytes as MB (10^6)."""
     return "" if value is None else f"{value / 1e6:,.{digits}f}"
 
 
 def probability(value: float | None) -> str:
-    """A p-value: three decimals, and "<.001" below."""
+    """Format a p value: three decimals, or "<.001"."""
     if value is None:
         return ""
     return "<.001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
@@ -44,17 +44,17 @@ def _thousand(value: float | None) -> float | None:
 
 
 def yes(value: bool | None) -> str:
-    """A mark where true."""
+    """Format a boolean as a mark, or nothing."""
     return "" if value is None else "yes" if value else "no"
 
 
 def kind(value: str) -> str:
-    """The kind of a system, for people."""
+    """Format the kind of a system."""
     return {"zero_shot": "zero-shot", "trial": "tuned"}.get(value, value)
 
 
 def rate_with_interval(row: Row, field: str) -> str:
-    """A rate; behind +- half the width of its interval where the board is ranked by it."""
+    """Format a rate, with ± half its interval if it is the ranking metric."""
     shown = percent(getattr(row, field))
     if field == row.metric and row.ci_high is not None:
         shown += f" ±{percent(row.ci_high - row.rate)}"
@@ -62,7 +62,7 @@ def rate_with_interval(row: Row, field: str) -> str:
 
 
 def difference(row: Row) -> str:
-    """The difference to the reference in points, with its interval."""
+    """Format the difference to the reference in points, with its interval."""
     if row.difference is None:
         return "reference" if row.system == row.reference else ""
     if row.difference_low is None:
@@ -72,7 +72,7 @@ def difference(row: Row) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the name by which --columns calls it, its heading, what it shows, and what that means."""
+    """A column: its name for --columns, its heading, the text of a cell, and its meaning."""
 
     name: str
     heading: str
@@ -151,7 +151,7 @@ PRESETS = {
 
 
 def chosen(given: str, metric: str) -> list[Column]:
-    """The columns that a preset or a list of names with commas means; the ranking metric is always among them.
+    """Return the columns of a preset or of comma-separated names; the ranking metric is always included.
 
     Raises:
         UserError: an unknown name.
@@ -169,5 +169,5 @@ def chosen(given: str, metric: str) -> list[Column]:
 
 
 def filled(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
-    """Without the columns that are empty in every row."""
+    """Remove the columns that are empty in every row."""
     return [column for column in columns if any(column.cell(row) for row in rows)]

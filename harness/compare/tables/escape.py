@@ -1,4 +1,4 @@
-"""Text from data made harmless for the place where it is shown."""
+"""Escape text from data for terminals, spreadsheets, Markdown and LaTeX."""
 
 import re
 import unicodedata
@@ -22,7 +22,7 @@ _DIRECTION = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def visible(text: str) -> str:
-    """On one line and without what acts on a terminal or turns the text around: such characters as their numbers."""
+    """Return text on one line, with control and direction characters replaced by their code points."""
     return "".join(f"<U+{ord(c):04X}>" if _acts(c) else c for c in " ".join(text.split()))
 
 
@@ -31,17 +31,17 @@ def _acts(character: str) -> bool:
 
 
 def csv_cell(value: object) -> object:
-    """Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay."""
+    """Return text with an apostrophe in front if a spreadsheet would run it as a formula; numbers are unchanged."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def markdown(text: str) -> str:
-    """For a cell of a Markdown table."""
+    """Escape text for a cell of a Markdown table."""
     return _MARKDOWN.sub(lambda match: f"\\{match.group(0)}", visible(text))
 
 
 def latex(text: str) -> str:
-    """For pdflatex: specials escaped, accents kept; what it cannot set (Arabic, Thai) becomes an ASCII label."""
+    """Escape text for pdflatex; text that it cannot set (Arabic, Thai) becomes an ASCII label."""
     found = []
     for character in visible(text):
         if character in _LATEX:
@@ -54,5 +54,5 @@ def latex(text: str) -> str:
 
 
 def _has_accent_only(character: str) -> bool:
-    """Whether T1 fonts hold it: letters of Latin-1 and Latin Extended-A."""
+    """Whether T1 fonts have the letters: Latin-1 and Latin Extended-A."""
     return "À" <= character <= "ſ" and character not in "ĸŀĿĦħŦŧ×÷"

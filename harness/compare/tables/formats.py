@@ -1,4 +1,4 @@
-"""The leaderboard and the other tables as Markdown, CSV and JSON, and in a terminal."""
+"""Format tables as Markdown, CSV and JSON, and for a terminal."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from harness.spec.base import Spec
 
 
 def terminal_table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
-    """The leaderboard for a terminal; headings break rather than numbers."""
+    """Return the leaderboard for a terminal; headings are wrapped before numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     for column in columns:
         table.add_column(
@@ -33,7 +33,7 @@ def terminal_table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
 
 
 def markdown(rows: Sequence[Row], columns: Sequence[Column], captions: Sequence[str]) -> str:
-    """A Markdown table with its captions."""
+    """Return a Markdown table with captions."""
     lines = ["| " + " | ".join(escape.markdown(column.heading) for column in columns) + " |"]
     lines.append("|" + "|".join("---" if column.left else "---:" for column in columns) + "|")
     lines += ["| " + " | ".join(escape.markdown(column.cell(row)) for column in columns) + " |" for row in rows]
@@ -43,7 +43,7 @@ def markdown(rows: Sequence[Row], columns: Sequence[Column], captions: Sequence[
 
 
 def plain_markdown(rows: Sequence[Spec]) -> str:
-    """Any rows as a Markdown table of all their fields."""
+    """Return rows as a Markdown table of all fields."""
     if not rows:
         return "(none)\n"
     fields = list(type(rows[0]).model_fields)
@@ -58,7 +58,7 @@ def _cell(value: object) -> str:
 
 
 def comma_separated(rows: Sequence[Spec], kind: type[Spec]) -> str:
-    """All fields, unrounded; text that a spreadsheet would run is made text."""
+    """Return all fields as CSV, unrounded; text that a spreadsheet would run is escaped."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(kind.model_fields), lineterminator="\n")
     writer.writeheader()
@@ -67,12 +67,12 @@ def comma_separated(rows: Sequence[Spec], kind: type[Spec]) -> str:
 
 
 def as_json(rows: Sequence[Spec]) -> str:
-    """All fields; text as it is."""
+    """Return all fields as JSON; text is not changed."""
     return json.dumps([row.model_dump() for row in rows], indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_rows(folder: Path, name: str, rows: Sequence[Spec], kind: type[Spec]) -> None:
-    """name.csv, name.json and name.md with all fields."""
+    """Write name.csv, name.json and name.md with all fields."""
     write_text(folder / f"{name}.csv", comma_separated(rows, kind))
     write_text(folder / f"{name}.json", as_json(rows))
     write_text(folder / f"{name}.md", plain_markdown(rows))

@@ -14,7 +14,7 @@ HEAD = r"""% \usepackage[T1]{fontenc} \usepackage{textcomp,booktabs,siunitx}
 
 
 def tabular(rows: Sequence[Row], columns: Sequence[Column], caption: str) -> str:
-    """A table environment; numbers stand in S columns, text in braces."""
+    """Return a table environment with numbers in S columns and text in braces."""
     spec = "".join(_column(column, rows) for column in columns)
     lines = [
         HEAD + r"\begin{table*}",

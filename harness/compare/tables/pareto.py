@@ -1,4 +1,4 @@
-"""Which systems nothing else beats in every respect."""
+"""Find the systems on the Pareto front of rate and costs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,7 @@ DIRECTIONS = {
 def pareto_front(
     rows: Sequence[Mapping[str, float | None]], directions: Mapping[str, str] = DIRECTIONS
 ) -> list[bool | None]:
-    """Whether each row is on the front: no other is at least as good in all respects and better in one."""
+    """Return whether each row is on the Pareto front; None if it lacks a value."""
     points = [_point(row, directions) for row in rows]
     front = iter(on_front([point for point in points if point is not None]))
     return [None if point is None else next(front) for point in points]

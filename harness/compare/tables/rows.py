@@ -1,4 +1,4 @@
-"""Systems and their comparisons -> the rows of the leaderboard, best first."""
+"""Make the rows of the leaderboard from systems and their comparisons, best first."""
 
 import statistics
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ COSTS = (
 
 
 class Row(Spec):
-    """One system. Rates are fractions; what does not apply or was not measured is null."""
+    """One system. Rates are fractions; null: does not apply or was not measured."""
 
     rank: int
     system: str
@@ -89,7 +89,7 @@ class Row(Spec):
 
     @property
     def rate(self) -> float:
-        """What the board is ranked by."""
+        """Value of the ranking metric."""
         value: float | None = getattr(self, self.metric)
         return value if value is not None else float("inf")
 
@@ -106,7 +106,7 @@ def leaderboard_rows(
     worst: dict[str, GroupRow],
     unmarked: dict[str, float],
 ) -> list[Row]:
-    """Rank by the judge's metric; equals by name.
+    """Return the rows ranked by the metric, and by name if equal.
 
     Args:
         systems: all of them.
@@ -197,7 +197,7 @@ def cost_front(rows: Sequence[Row], field: str) -> list[bool | None]:
 
 
 def _ties(systems: list[System], comparisons: list[Comparison], best: str | None) -> dict[str, bool | None]:
-    """Whether each system is tied with the best: Holm p of .05 or more; None where there is no inference."""
+    """Return whether each system is tied with the best: Holm p of .05 or more; None: no inference."""
     if best is None:
         return {}
     found: dict[str, bool | None] = {s.name: None for s in systems}
@@ -211,7 +211,7 @@ def _ties(systems: list[System], comparisons: list[Comparison], best: str | None
 
 
 def described(decoding: dict[str, Any] | None) -> str:
-    """How transcripts were decoded, in words."""
+    """Describe how transcripts were decoded."""
     if decoding is None:
         return "not known"
     limit = decoding.get("max_new_tokens")
@@ -219,6 +219,6 @@ def described(decoding: dict[str, Any] | None) -> str:
 
 
 def trial_counts(records: Records) -> dict[str, int]:
-    """How many trials of a study ended how: {"complete": 5, "pruned": 3}."""
+    """Count the trials of a study by state: {"complete": 5, "pruned": 3}."""
     states = [record.state for _, record in without_attempts(records) if record.kind == "trial"]
     return {state: states.count(state) for state in ("complete", "pruned", "fail") if state in states}

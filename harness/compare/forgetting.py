@@ -62,7 +62,7 @@ def with_forgetting(leaderboard: Leaderboard, options: Namespace, say: Callable[
             if system.kind == "zero_shot":
                 untouched[system.study] = found[system.name]
     if not untouched:
-        raise UserError("--forgetting needs the untouched model on the board: run the baseline vanilla")
+        raise UserError("--forgetting needs the untouched model: run the baseline vanilla")
     rows = tuple(_filled(row, task.name, found.get(row.system), untouched) for row in leaderboard.rows)
     return replace(leaderboard, rows=rows)
 

@@ -194,7 +194,7 @@ def _same_data(chosen: list[Candidate], split: str) -> None:
         (one, a), (two, b) = list(held.items())[:2]
         raise UserError(
             f"the {split} sets differ: {a.study.path.name}/{a.name} has {one}, {b.study.path.name}/{b.name} has {two}; "
-            "only systems judged on the same data can stand in one table"
+            "only systems evaluated on the same data can be compared"
         )
 
 

@@ -108,7 +108,7 @@ class Trainer:
             self._process.stdin.flush()
 
     def receive(self) -> Answer:
-        """The next answer.
+        """Return the next answer.
 
         Raises:
             UserError: if the trainer refuses.
@@ -120,7 +120,7 @@ class Trainer:
         return answer
 
     def hear(self) -> Answer:
-        """The next answer, a refusal too.
+        """Return the next answer, also a refusal.
 
         Raises:
             TrainerDiedError: if it is gone.
@@ -134,11 +134,11 @@ class Trainer:
         return answer_adapter.validate_json(line)
 
     def kill(self) -> None:
-        """End the process at once; `receive` then says that it died."""
+        """Kill the process; `receive` then raises."""
         self._process.kill()
 
     def hang_up(self) -> None:
-        """Close the line for orders, on which a trainer leaves."""
+        """Close the trainer's standard input, upon which it exits."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()

@@ -76,7 +76,7 @@ class Hyperband(optuna.pruners.HyperbandPruner):
 
 
 def make_pruner(pruner: Pruner, rungs: int) -> optuna.pruners.BasePruner:
-    """Optuna's part of pruning; values are reported at `rung_step`. Wilcoxon's test is the supervisor's own."""
+    """Return the Optuna pruner; values are reported at `rung_step`. Wilcoxon's test is not Optuna's (see below)."""
     factor = pruner.reduction_factor
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -93,7 +93,7 @@ def make_pruner(pruner: Pruner, rungs: int) -> optuna.pruners.BasePruner:
 
 
 def rung_step(pruner: Pruner, index: int) -> int:
-    """The step under which rung `index` is reported: where successive halving has that rung, whatever its budget."""
+    """Return the step at which rung `index` is reported: that of successive halving's rung, for any budget."""
     return int(pruner.reduction_factor**index)
 
 
@@ -101,7 +101,7 @@ FEWEST = 6  # utterances with unequal errors below which the test can hardly rej
 
 
 def wilcoxon_rejects(errors: Sequence[int], best: Sequence[int], p_threshold: float) -> bool:
-    """Whether a trial makes more errors than the best one did at the same rung, on the utterances seen so far.
+    """Whether a trial makes more errors than the best one at the same rung, on the utterances decoded so far.
 
     Wilcoxon's signed-rank test on paired errors of utterances in the study's one order, one-sided, ties left out
     (scipy.stats.wilcoxon, zero_method wilcox). Several looks at one evaluation make it reject more often than

@@ -21,12 +21,12 @@ from harness.spec.space import SearchSpace
 
 
 def trial_seed(seed: int, number: int) -> int:
-    """A seed for one trial: one sampler for all would draw the same again after a restart."""
+    """Return the seed of one trial; a single sampler would repeat its draws after a restart."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
 
 
 def make_sampler(space: SearchSpace, seed: int, number: int, study: optuna.Study | None = None) -> BaseSampler:
-    """The sampler for one trial, seeded by study and trial number; `study` holds what gp is to learn from."""
+    """Return the sampler for one trial, seeded by study and trial number; gp learns from `study`."""
     sampler, fresh = space.sampler, trial_seed(seed, number)
     random = optuna.samplers.RandomSampler(seed=fresh)
     if sampler.name == "random":
@@ -68,7 +68,7 @@ def proposed_by(space: SearchSpace, study: optuna.Study) -> ProposedBy:
 
 
 class IndependentSampler(BaseSampler):
-    """Draws each setting by itself."""
+    """Sample each setting independently."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing is drawn jointly."""
@@ -82,7 +82,7 @@ class IndependentSampler(BaseSampler):
 
 
 class ProposalSampler(IndependentSampler):
-    """A configuration that was decided on elsewhere; what it does not hold is drawn at random."""
+    """Return given values, and sample the settings that are not given at random."""
 
     def __init__(self, params: dict[str, Any], otherwise: BaseSampler) -> None:
         self._params, self._otherwise = params, otherwise
@@ -90,7 +90,7 @@ class ProposalSampler(IndependentSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The decided value, where there is one."""
+        """Return the given value, or a random one."""
         if param_name in self._params:
             return self._params[param_name]
         return self._otherwise.sample_independent(study, trial, param_name, param_distribution)
@@ -101,10 +101,10 @@ def _ended(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def propose_with_gp(space: SearchSpace, study: optuna.Study, seed: int) -> dict[str, Any]:
-    """What Optuna's Gaussian process proposes; it computes in a process of its own, for it needs torch.
+    """Return the proposal of Optuna's Gaussian process, which runs in a helper process because it imports torch.
 
     Raises:
-        UserError: if that process fails.
+        UserError: The helper process failed.
     """
     trials = [
         {

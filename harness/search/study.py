@@ -1,4 +1,4 @@
-"""The Optuna side of a study: asking, reporting, telling, and putting interrupted trials right."""
+"""Run the Optuna side of a study: ask for trials, report rungs, tell results and enqueue retries."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ SECONDS_ATTRIBUTE = "seconds"  # of training and evaluation
 ATTEMPT = ("worker", "attempt_id", "reason", SECONDS_ATTRIBUTE)  # attributes that a retry does not take over
 PENALTY = 2.0  # as the WER of a trial that broke a limit, for samplers that learn from nothing else
 Retry = Literal["died", "interrupted"]
-# A trainer that dies may die of its trial; what stops a supervisor seldom does. What fails by itself would fail again.
+# The trial may be the cause of a dead trainer, but hardly of an interruption. A trial that fails itself is not retried.
 RETRIES: dict[Retry, int] = {"died": 1, "interrupted": 20}
 STATES: dict[State, TrialState] = {
     "complete": TrialState.COMPLETE,
@@ -38,7 +38,7 @@ STATES: dict[State, TrialState] = {
 
 
 class Study:
-    """One Optuna study, by default in results/<study>/optuna.db. Several workers may ask it, each under its lock."""
+    """One Optuna study, by default in results/<study>/optuna.db. Workers share it under its lock."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Study:
         database: Database | None = None,
         dims: Dimensions | None = None,
     ) -> None:
-        """`dims` are the model's, where trainable parameters are limited or minimised."""
+        """Open or create the study; `dims` are the model's, if trainable parameters are limited or minimized."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.name, self.space, self.seed = folder, name, space, seed
         self.database, self.dims = database or Database(folder.path), dims
@@ -64,19 +64,19 @@ class Study:
             )
 
     def lock(self) -> AbstractContextManager[None]:
-        """For one worker at a time: claiming a slot, and ending a trial."""
+        """Lock the study for one worker, to claim or end a trial."""
         return self.database.lock(self.name)
 
     def count_finished(self) -> int:
-        """Slots of N that are used up: finished trials, without the failures that were tried again."""
+        """Return the number of finished trials, without failures that were retried."""
         return _count_finished(self.optuna.get_trials(deepcopy=False))
 
     def running(self) -> list[FrozenTrial]:
-        """Trials that somebody has asked for and not ended."""
+        """Return the running trials."""
         return self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def next_trial(self, n_trials: int, worker: str, attempt: str) -> tuple[optuna.Trial, TrialConfig] | None:
-        """The next trial for a worker and its attempt; None while all slots are used up or being worked on."""
+        """Return the next trial for a worker and its attempt; None if enough trials are finished or running."""
         with self.lock():
             trials = self.optuna.get_trials(deepcopy=False)
             running = sum(t.state == TrialState.RUNNING for t in trials)
@@ -88,10 +88,10 @@ class Study:
             return trial, config
 
     def ask(self, trials: list[FrozenTrial] | None = None) -> tuple[optuna.Trial, TrialConfig]:
-        """The next trial: one that waits (to be tried again, or enqueued), else what the sampler proposes.
+        """Return the next trial: a waiting one (a retry, or enqueued), else one from the sampler.
 
-        A trial draws by its slot, which a retry has from the trial before, so that a study that was disturbed
-        proposes what an undisturbed one does. `trials` are all there are, where the caller has just read them.
+        A trial is sampled by its slot, which a retry inherits, so that an interrupted study proposes what an
+        uninterrupted one does. `trials` are all trials, if the caller has just read them.
         """
         trials = self.optuna.get_trials(deepcopy=False) if trials is None else trials
         waiting = next((t for t in trials if t.state == TrialState.WAITING), None)
@@ -114,14 +114,14 @@ class Study:
         return all(t.state != TrialState.WAITING for t in trials)
 
     def exhausted(self) -> bool:
-        """Whether every configuration was tried, and no trial is left that may have to be tried again."""
+        """Whether every configuration was tried, and no running trial may need a retry."""
         trials = self.optuna.get_trials(deepcopy=False)
         return self._nothing_left(trials) and all(t.state != TrialState.RUNNING for t in trials)
 
     def may_continue(self, trial: optuna.Trial, rung: Rung, attempt: str | None) -> bool:
-        """Report a rung and ask the pruner, which cannot judge several objectives.
+        """Report a rung and ask the pruner, if there is one objective.
 
-        Neither it nor the sampler must learn from an attempt that was given to another worker meanwhile.
+        Returns False, and reports nothing, if the trial was given to another worker.
         """
         stored = _stored(trial)
         if not _holds(stored, attempt):
@@ -130,16 +130,16 @@ class Study:
         return len(self.space.objectives) > 1 or not trial.should_prune()
 
     def replay(self, trial: optuna.Trial, rungs: Sequence[Rung], attempt: str | None) -> None:
-        """Judge again, whatever the answer, the rungs that an attempt before this one has passed.
+        """Report the rungs of an earlier attempt again, ignoring the pruner's answer.
 
-        Successive halving notes a trial's value at a rung when it is asked there; asked only at a later one, it would
-        take that one's value for all below, and the trial would beat rivals that had trained less.
+        Successive halving notes the value of a rung when it is asked there. Asked at a later rung only, it would use
+        that value for all lower ones, and the trial would beat trials that had trained less.
         """
         for rung in rungs:
             self.may_continue(trial, rung, attempt)
 
     def _report(self, trial: optuna.Trial, rungs: Sequence[Rung], stored: FrozenTrial) -> None:
-        """Store what rungs are judged by; a second time changes nothing. Of several objectives none is stored."""
+        """Report rungs to Optuna, once each; with several objectives nothing is reported."""
         if len(self.space.objectives) > 1:
             return
         told = stored.intermediate_values
@@ -148,7 +148,7 @@ class Study:
                 trial.report(rung.loss if self.space.judge == "loss" or not rung.scores else rung.scores.wer, step=step)
 
     def finish(self, trial: optuna.Trial, attempt: Path, record: Record, retry: Retry | None = None) -> bool:
-        """Store the record of an attempt, then tell Optuna; False, and nothing is done, where it lost its trial."""
+        """Store the record of an attempt, then tell Optuna. Returns False if the trial was given to another worker."""
         with self.lock():
             stored = _stored(trial)
             if not _holds(stored, attempt.name):
@@ -160,10 +160,10 @@ class Study:
     def tell(
         self, trial: optuna.Trial, record: Record, retry: Retry | None = None, stored: FrozenTrial | None = None
     ) -> None:
-        """Tell Optuna how a recorded trial ended; a second time changes nothing.
+        """Tell Optuna how a recorded trial ended; a second call changes nothing.
 
-        A retry is enqueued before the failure is told: a crash between the two then costs nothing. `stored` is the
-        trial as it was just read.
+        A retry is enqueued before the failure is told, so that a crash in between loses nothing. `stored` is the trial
+        in the storage, if the caller has just read it.
         """
         stored = stored or _stored(trial)
         if stored.state.is_finished():
@@ -183,10 +183,9 @@ class Study:
             self.optuna.tell(trial.number, values, state=state, skip_if_finished=True)
 
     def _outcome(self, record: Record, kept: bool) -> tuple[TrialState, list[float] | None]:
-        """State and values as Optuna is told them.
+        """Return state and values for Optuna.
 
-        TPE learns from a broken constraint and the state PRUNED; the other samplers would learn nothing from that,
-        so they are told a finite penalty.
+        TPE learns from a broken constraint and the state PRUNED. Other samplers do not; they get a finite penalty.
         """
         found = [measured_value(record, name) for name in self.space.objectives]
         if not kept and self.space.sampler.name != "tpe":
@@ -202,17 +201,17 @@ class Study:
         return max(seen, default=1.0)
 
     def trainable_parameters(self, config: TrialConfig) -> int | None:
-        """Trainable parameters of a configuration, where the model's dimensions are known."""
+        """Return the trainable parameters of a configuration; None if the model's dimensions are not known."""
         return None if self.dims is None else count(self.dims, config)[0]
 
     def refusal(self, config: TrialConfig) -> str | None:
-        """Why a configuration need not be trained to be known as infeasible."""
+        """Return why a configuration is infeasible even without training, or None."""
         return infeasible_before_training(self.space.limits, self.dims, config)
 
     def _constrain(self, trial: optuna.Trial, record: Record, stored: FrozenTrial) -> bool:
-        """Tell which limits were kept: every trial sets every constraint, at most 0 where it holds; whether all were.
+        """Set every constraint of a trial, and return whether all hold.
 
-        Running out of memory told as a failure would teach the sampler nothing; as a broken constraint it does.
+        Samplers learn from running out of memory as a broken constraint; from a failure they would not.
         """
         if record.state == "fail":
             return True
@@ -226,37 +225,37 @@ class Study:
         return int(trial.user_attrs.get(retry, 0)) < RETRIES[retry]
 
     def _enqueue_again(self, trial: optuna.Trial, retry: Retry) -> None:
-        """Parameters and user attributes go on; what Optuna keeps of rungs and constraints must not."""
+        """Enqueue a retry with the parameters and user attributes, but not the rungs and constraints, of the trial."""
         trials = self.optuna.get_trials(deepcopy=False)
         if trial.number in retried(trials):
             return
         known = {k: v for k, v in trial.user_attrs.items() if k not in ATTEMPT}
-        # A trial that was lost before it was claimed may lack settings: all are drawn again, and come out the same.
+        # A trial that was lost before it was claimed may lack settings: all are sampled again, with the same result.
         params = trial.params if "attempt_id" in trial.user_attrs else {}
         slot = trial_slots(trials)[trial.number]
         again = {"slot": slot, **known, "retry_of": trial.number, retry: int(known.get(retry, 0)) + 1}
         self.optuna.enqueue_trial(params, user_attrs=again)
 
     def trial(self, frozen: FrozenTrial) -> tuple[optuna.Trial, TrialConfig]:
-        """A trial that another process asked for; where that died before it had drawn everything, the rest is drawn."""
+        """Return a trial of another process; settings that it had not sampled when it died are sampled now."""
         trial = optuna.Trial(self.optuna, frozen._trial_id)
         self.optuna.sampler = optuna.samplers.RandomSampler(self.seed)
         return trial, suggest_configuration(self.space, trial)
 
     def checkpoint(self, trial: optuna.Trial) -> Path | None:
-        """Where the newest rung of the attempts before this trial is kept, if one was reached."""
+        """Return the checkpoint with the newest rung of earlier attempts, or None."""
         for number in self._earlier(trial):
             if has_rungs(folder := self.folder.trial(number) / "checkpoint"):
                 return folder
         return None
 
     def remove_checkpoints(self, trial: optuna.Trial) -> None:
-        """Remove what the attempts before a trial that has ended had kept."""
+        """Remove the checkpoints of a trial that has ended, and of its earlier attempts."""
         for number in (trial.number, *self._earlier(trial)):
             shutil.rmtree(self.folder.trial(number) / "checkpoint", ignore_errors=True)
 
     def _earlier(self, trial: optuna.Trial) -> Iterator[int]:
-        """The trials that this one is a retry of, the last one first."""
+        """Yield the trials that this one is a retry of, the last one first."""
         earlier = trial.user_attrs.get("retry_of")
         trials = self.optuna.get_trials(deepcopy=False) if earlier is not None else []
         while earlier is not None:
@@ -282,13 +281,13 @@ def with_origin(record: Record, trial: FrozenTrial) -> Record:
 
 
 def _stored(trial: optuna.Trial) -> FrozenTrial:
-    """The trial as it stands in the storage, which others write too; the object at hand knows only its own doing."""
+    """Return the trial from the storage; the object knows only its own changes."""
     frozen: FrozenTrial = trial.storage.get_trial(trial._trial_id)
     return frozen
 
 
 def _holds(stored: FrozenTrial, attempt: str | None) -> bool:
-    """Whether an attempt still owns its trial: it has not been ended, or given to another."""
+    """Whether an attempt still owns its trial, which was neither ended nor given to another."""
     return stored.state == TrialState.RUNNING and stored.user_attrs.get("attempt_id") == attempt
 
 
@@ -298,11 +297,11 @@ def _count_finished(trials: list[FrozenTrial]) -> int:
 
 
 def _tried(trials: list[FrozenTrial]) -> set[Key]:
-    """The configurations that trials have; one that is retried, or waits, has none."""
+    """Return the keys of the configurations of trials, without retried and waiting ones."""
     again = retried(trials)
     return {settings_key(t.params) for t in trials if t.number not in again and t.state != TrialState.WAITING}
 
 
 def retried(trials: list[FrozenTrial]) -> set[int]:
-    """The numbers of the failed trials that were tried again: they use up no slot."""
+    """Return the numbers of the failed trials that were retried; they do not count."""
     return {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}

@@ -1,4 +1,4 @@
-"""A search that begins where others ended: configurations of baselines, and the best of an earlier study."""
+"""Warm-start a search with the configurations of baselines, or the best of an earlier study."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -56,7 +56,7 @@ def _sources(plan: Plan, baselines: Sequence[Run]) -> list[tuple[str, TrialConfi
 
 
 def fit_to_space(space: SearchSpace, config: TrialConfig) -> tuple[dict[str, Any], list[str]]:
-    """(what of a configuration the space can sample, what it cannot and why)."""
+    """Return the settings of a configuration that the space can sample, and which it cannot and why."""
     params: dict[str, Any] = {}
     left_out = []
     for name, fixed in space.fixed.items():
@@ -76,7 +76,7 @@ def fit_to_space(space: SearchSpace, config: TrialConfig) -> tuple[dict[str, Any
 
 
 def _value(config: TrialConfig, name: str) -> Any:
-    """A setting; the LoRA scale in the form that is asked for."""
+    """Return a setting; the LoRA scale in the form that the space samples."""
     if name == "alpha_over_r" and config.alpha and config.r:
         return config.alpha / config.r
     return config.alpha if name == "lora_alpha" else getattr(config, name)

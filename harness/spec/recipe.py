@@ -17,7 +17,7 @@ class Recipe(Spec):
     description: str
     source: str = Field(description="the document that the settings come from")
     model: str | None = Field(None, description="the base model as published; unset: any")
-    task: str | None = Field(None, description="the published data as --task names it; FOLDER stands for its place")
+    task: str | None = Field(None, description="the published data as --task names it; FOLDER means its location")
     config: TrialConfig
     steps: int | None = Field(None, ge=1, description="optimizer steps of the recipe as published")
     epochs: int | None = Field(None, ge=1, description="the same, in passes over the training data")

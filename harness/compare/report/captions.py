@@ -94,7 +94,7 @@ def _judging(leaderboard: Leaderboard) -> str:
         trials = [record for _, record in leaderboard.records[folder.path.name] if record.kind == "trial"]
         if space.get("judge") == "loss" and (found := disagreement(trials)):
             parts.append(
-                f"Rungs before the last were judged on the loss, which ranks {found[0]} of {found[1]} pairs of "
+                f"Rungs before the last were evaluated by loss, which ranks {found[0]} of {found[1]} pairs of "
                 "finished trials otherwise than WER does."
             )
     return " ".join(parts)

@@ -143,7 +143,7 @@ def learning(figure: "Figure", curves: Sequence[CurvePoint]) -> str:
     axes = figure.subplots()
     by_trial: dict[tuple[str, int], list[tuple[CurvePoint, float]]] = {}
     for point in curves:
-        if point.wer is not None:  # a rung judged on the loss alone has none
+        if point.wer is not None:  # a rung evaluated by loss alone has none
             by_trial.setdefault((point.study, point.trial), []).append((point, 100 * point.wer))
     ended = [points for points in by_trial.values() if points[-1][0].state == "complete"]
     best = min(ended or list(by_trial.values()), key=lambda points: points[-1][1])

@@ -81,8 +81,8 @@ def _compute(records: Records) -> list[str]:
     evaluations = sum(len(record.rungs) for _, record in records)
     lines.append(f"\n- {evaluations} evaluations on validation")
     if costs:
-        one, judged = train / len(costs), evaluation / len(costs)
-        lines.append(f"- compute of one run, on average: {one:.0f} s training, {judged:.0f} s evaluation")
+        one, evaluated = train / len(costs), evaluation / len(costs)
+        lines.append(f"- compute of one run, on average: {one:.0f} s training, {evaluated:.0f} s evaluation")
     lines.append(f"- compute in total: {train:.0f} s training, {evaluation:.0f} s evaluation")
     seeds = ", ".join(map(str, sorted({record.seed for _, record in records})))
     return [*lines, f"- seeds: {seeds}\n"]

@@ -121,7 +121,7 @@ def candidates(folder: StudyFolder, records: Records, top: int, split: str = "te
     """
     complete = [(path, record) for path, record in records if record.state == "complete"]
     if not complete:
-        raise UserError(f"study {folder.path.name!r} has no completed run yet; run_sweep.py goes on with it")
+        raise UserError(f"study {folder.path.name!r} has no completed run yet; run_sweep.py resumes it")
     again: dict[str, Records] = defaultdict(list)
     first: dict[str, Records] = defaultdict(list)
     other: dict[str, Records] = defaultdict(list)
@@ -185,5 +185,5 @@ def _tuning(records: Records) -> tuple[float, int]:
 
 def best_on_validation(systems: list[System]) -> System | None:
     """Return the system with the lowest validation WER, the first by name of equals."""
-    judged = [system for system in systems if system.validation_wer is not None]
-    return min(judged, key=lambda system: (system.validation_wer, system.name), default=None)
+    validated = [system for system in systems if system.validation_wer is not None]
+    return min(validated, key=lambda system: (system.validation_wer, system.name), default=None)

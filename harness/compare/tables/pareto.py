@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.search.pareto import on_front
 
-# What is weighed, and which way is better; a system that lacks one of these is not judged.
+# What is weighed, and which way is better; a system that lacks one of these has no place on the front.
 DIRECTIONS = {
     "rate": "lower",
     "peak_memory_bytes": "lower",

@@ -22,11 +22,11 @@ from harness.spec.result import Record, Rung, State
 from harness.spec.space import SearchSpace
 from harness.spec.trial import TrialConfig
 
-N_TRIALS = "trials"  # of the study, an attribute: how many it shall have, for whoever looks
-PROPOSED_BY = "proposed_by"  # of a trial, an attribute: how its configuration was chosen
-SECONDS_ATTRIBUTE = "seconds"  # of training and evaluation
+N_TRIALS = "trials"  # study attribute: number of trials that it shall have
+PROPOSED_BY = "proposed_by"  # trial attribute: how its configuration was chosen
+SECONDS_ATTRIBUTE = "seconds"  # trial attribute: training and evaluation
 ATTEMPT = ("worker", "attempt_id", "reason", SECONDS_ATTRIBUTE)  # attributes that a retry does not take over
-PENALTY = 2.0  # as the WER of a trial that broke a limit, for samplers that learn from nothing else
+PENALTY = 2.0  # WER of a trial that broke a limit, for samplers that do not learn from constraints
 Retry = Literal["died", "interrupted"]
 # The trial may be the cause of a dead trainer, but hardly of an interruption. A trial that fails itself is not retried.
 RETRIES: dict[Retry, int] = {"died": 1, "interrupted": 20}

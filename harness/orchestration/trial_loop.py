@@ -68,12 +68,12 @@ def run_next_trial(
                 run, attempt, may_continue, resume, finished_trials.may_beat_best, "died" in trial.user_attrs
             )
         record = apply_limits(study.space.limits, outcome.record, study.trainable_parameters(config))
-        accepted = study.finish(trial, attempt, record, outcome.retry)
-    if not accepted:
+        stored = study.finish(trial, attempt, record, outcome.retry)
+    if stored is None:
         worker.display.say(f"another worker has retried {run.name}; this attempt is discarded")
         shutil.rmtree(attempt, ignore_errors=True)
         return True
-    worker.ended(run, record)
+    worker.ended(run, stored)
     if outcome.retry is None:
         study.remove_checkpoints(trial)
     remove_other_weights(study, worker.plan.keep, removed)

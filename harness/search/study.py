@@ -147,15 +147,20 @@ class Study:
             if (step := rung_step(self.space.pruner, rung.index)) not in told:
                 trial.report(rung.loss if self.space.judge == "loss" or not rung.scores else rung.scores.wer, step=step)
 
-    def finish(self, trial: optuna.Trial, attempt: Path, record: Record, retry: Retry | None = None) -> bool:
-        """Store the record of an attempt, then tell Optuna. Returns False if the trial was given to another worker."""
+    def finish(self, trial: optuna.Trial, attempt: Path, record: Record, retry: Retry | None = None) -> Record | None:
+        """Store the record of an attempt, then tell Optuna.
+
+        Returns:
+            The record as it was stored; None if the trial was given to another worker.
+        """
         with self.lock():
             stored = _stored(trial)
             if not _holds(stored, attempt.name):
-                return False
-            store(attempt, self.folder.trial(trial.number), with_origin(record, stored))
+                return None
+            record = with_origin(record, stored)
+            store(attempt, self.folder.trial(trial.number), record)
             self.tell(trial, record, retry, stored)
-        return True
+        return record
 
     def tell(
         self, trial: optuna.Trial, record: Record, retry: Retry | None = None, stored: FrozenTrial | None = None

@@ -123,7 +123,9 @@ def jobs(disturbed) -> list[psutil.Process]:
 
 
 def begun(disturbed) -> bool:
-    return len([t for t in disturbed.optuna_trials() if t.state.name == "RUNNING"]) == 2
+    """Two trials are claimed and have no record: whose worker dies now has failed."""
+    running = [t for t in disturbed.optuna_trials() if t.state.name == "RUNNING" and "worker" in t.user_attrs]
+    return len([t for t in running if not (disturbed.study / f"trials/{t.number}/result.json").exists()]) == 2
 
 
 def test_n_is_not_overshot_by_workers_and_slots_are_refilled(disturbed):

@@ -15,7 +15,7 @@ CHAINS = {
     "asking": [
         "optuna:Study.ask:after",  # a trial that nobody knows of
         "harness.search.study:Study.ask:after@2",  # a trial that nobody has claimed
-        "harness.search.study:configuration@2",  # settings not drawn
+        "harness.search.study:suggest_configuration@2",  # settings not drawn
         "harness.search.study:Study.checkpoint@2",  # after the first beat
     ],
     "training": [

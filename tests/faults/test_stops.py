@@ -55,7 +55,7 @@ def test_a_second_signal_leaves_at_once(disturbed, undisturbed):
     process = disturbed.start()
     said(process, "vanilla:")
     process.send_signal(signal.SIGTERM)
-    said(process, "stopping after the rung")
+    said(process, "stopping after the current rung")
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=15)

@@ -98,9 +98,10 @@ def test_a_quantised_base_trains_adapters_and_is_decoded_unmerged(context, tmp_p
 
 def test_8_bit_adam_says_how_much_of_it_is(context, tmp_path):
     full = run(context, TrialConfig.model_validate(VARIANTS["8-bit adam"]), tmp_path / "a", budget=BUDGET)
-    large = {name: p.numel() for name, p in context.model.named_parameters() if p.requires_grad and p.numel() >= 4096}
+    large = {name: p.numel() for name, p in context.base.model.named_parameters() if p.numel() >= 4096}
+    del large["model.encoder.embed_positions.weight"]  # fixed sinusoids
     embeddings = sum(size for name, size in large.items() if "embed" in name)
-    assert full.cost.optimizer_8bit_share == 1 - embeddings / sum(large.values()) > 0.8
+    assert full.cost.optimizer_8bit_share == pytest.approx(1 - embeddings / sum(large.values()))
     plain = run(context, TrialConfig(**FULL), tmp_path / "b", budget=BUDGET)
     assert plain.cost.optimizer_8bit_share == 0.0
 

@@ -87,9 +87,9 @@ def zip_longest_lists(lists: list[list[Mutant]]) -> Iterator[list[Mutant]]:
 
 
 def run_tests(copy: Path, tests: list[str], timeout: float) -> tuple[str, float]:
-    """Run some tests in the copy; returns passed, failed or timeout, and the seconds."""
+    """Run the quick ones of some tests in the copy; returns passed, failed or timeout, and the seconds."""
     environment = dict(os.environ, PYTHONPATH=str(copy), OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *tests]
     began = time.monotonic()
     with subprocess.Popen(
         command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

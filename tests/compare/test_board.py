@@ -152,6 +152,7 @@ def test_leaderboards_of_splits_and_metrics_do_not_overwrite_each_other(study, c
     assert (folder / "leaderboard.json").read_bytes() == of_test
 
 
+@pytest.mark.slow
 def test_without_figures_no_older_report_stays_beside_new_tables(study, run):
     folder = study.folder / "comparison"
     assert run("--study", "made")[0] == 0
@@ -184,6 +185,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(compared):
     first = digests(compared().folder)
     again = digests(compared().folder)
@@ -196,6 +198,7 @@ def test_the_same_inputs_give_the_same_bytes(compared):
         assert {f"figures/{figure}.{ending}" for ending in ("pdf", "svg", "png")} <= names
 
 
+@pytest.mark.slow
 def test_no_absolute_path_in_the_outputs(compared, tmp_path):
     folder = compared().folder
     for path in folder.rglob("*"):
@@ -229,6 +232,7 @@ def test_neither_study_nor_reference(run):
     assert "--study NAME" in err
 
 
+@pytest.mark.slow
 def test_json_is_all_there_is_on_standard_output_and_torch_stays_out(study):
     program = "import sys, compare; code = compare.main(sys.argv[1:]); sys.exit(3 if 'torch' in sys.modules else code)"
     command = [

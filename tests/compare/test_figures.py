@@ -62,6 +62,7 @@ def test_learning_curves_say_which_trials_they_leave_out():
     assert said == "The 60 trials with the lowest WER of 70. 1 trials have no WER yet and are not shown."
 
 
+@pytest.mark.slow
 def test_report_and_table_agree_on_the_front(study, run):
     assert run("--study", "made", "--top", 4)[0] == 0
     page = (study.folder / "comparison/report.html").read_text(encoding="utf-8")

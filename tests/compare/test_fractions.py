@@ -25,6 +25,7 @@ def curve(leaderboard) -> list[dict]:
     return json.loads((leaderboard.folder / "data_curve.json").read_text())
 
 
+@pytest.mark.slow
 def test_parts_are_points_of_a_curve_that_ends_with_the_trial_itself(followed, compared):
     before = compared("--no-figures", "--split", "validation")
     leaderboard = compared()
@@ -90,6 +91,7 @@ def test_a_study_judged_on_loss_says_how_far_loss_and_wer_agree(study, compared)
     assert "ranks 1 of 6 pairs" in (compared("--no-figures").folder / "leaderboard.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_study_without_parts_draws_no_curve(compared):
     leaderboard = compared()
     assert curve(leaderboard) == [] and "Hours of data" not in (leaderboard.folder / "report.html").read_text()

@@ -85,6 +85,7 @@ def test_a_window_that_cuts_speech_is_refused(context, lora):
         check_window(context.speech, lora.model_copy(update={"encoder_window_seconds": 1.5}))
 
 
+@pytest.mark.slow
 def test_a_sweep_refuses_a_window_that_cuts_speech(command, small_space):
     text = small_space.read_text().replace("warmup_ratio: 0.1}", "warmup_ratio: 0.1, encoder_window_seconds: 1.0}")
     small_space.write_text(text.replace("baselines: [vanilla]", "baselines: []"))

@@ -103,6 +103,7 @@ def test_other_samplers_are_told_a_finite_penalty_that_is_never_best(tmp_path, s
     assert best_trial(held) == 1
 
 
+@pytest.mark.slow
 def test_tpe_learns_a_limit_that_half_the_space_breaks_and_none_of_those_is_best(tmp_path):
     """Memory depends on rank, batch size and learning rate, with noise; WER is better where memory is larger."""
     shares = []

@@ -55,6 +55,7 @@ def test_every_sampler_draws_valid_configurations_and_the_same_again(sampler):
     assert all(config.mask_time_length == 10 for config, _ in found if config.mask_time_prob == 0), "does not apply"
 
 
+@pytest.mark.slow
 def test_gp_asks_in_a_process_of_its_own(monkeypatch):
     import sys
 

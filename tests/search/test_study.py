@@ -123,6 +123,7 @@ def ended(folder, space, kills):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband", "median"])
 def test_kills_change_neither_what_is_proposed_nor_what_is_pruned(tmp_path, space, pruner):
     changed = {"pruner": {"name": pruner, "n_startup_trials": 2}, "budget": {"examples": 64, "rungs": [0.25, 0.5, 1.0]}}
@@ -213,6 +214,7 @@ def test_optuna_s_own_tell_agrees(study):
     assert loaded.best_value == 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "budget, steps",
     [("{epochs: 0.5, rungs: [0.5, 1.0]}", 3), ("{steps: 4, rungs: [0.5, 1.0]}", 4), ("{train_seconds: 1.5}", None)],
@@ -278,6 +280,7 @@ def test_a_space_with_a_range_has_no_end(study):
     assert not study.exhausted()
 
 
+@pytest.mark.slow
 def test_the_command_ends_where_all_was_tried(command, small_space, tmp_path):
     text = small_space.read_text().replace(
         "learning_rate: {low: 1e-3, high: 5e-3, log: true}", "learning_rate: {choices: [0.003]}"

@@ -1,6 +1,8 @@
 """Make the label tokens of a transcript: prompt, text as Whisper writes it, and end token."""
 
+import functools
 import json
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -11,6 +13,7 @@ from harness.errors import UserError, nearest
 
 # Whisper writes no space before texts of these languages: the untouched whisper-base has the lower loss without it.
 UNSPACED = frozenset({"zh", "yue", "ja", "th"})
+CONTROL_TOKEN = re.compile(r"<\|[^|<>]*\|>")  # such as <|endoftext|>, <|fr|> or <|0.00|>
 
 
 def label_ids(
@@ -22,6 +25,8 @@ def label_ids(
     leading_space: bool = True,
 ) -> list[int]:
     """Return the ids of the prompt, the text and <|endoftext|>.
+
+    Control tokens within the text, such as <|fr|>, are encoded as the characters that they are.
 
     The text starts as generation can write it: with a space where Whisper writes one, unless the tokenizer makes that
     space a token of its own, which generation suppresses at the beginning. Characters whose token is suppressed there,
@@ -52,11 +57,26 @@ def _text_ids(tokenizer: WhisperTokenizer, text: str, spaced: bool, suppressed: 
     for start in range(len(text)):
         rest = text[start:].lstrip()
         for candidate in (f" {rest}", rest) if spaced else (rest,):
-            ids: list[int] = tokenizer(candidate, add_special_tokens=False).input_ids
+            ids = _encode(tokenizer, candidate)
             if ids and ids[0] not in suppressed:
                 return ids
-    ids = tokenizer(text, add_special_tokens=False).input_ids
+    return _encode(tokenizer, text)
+
+
+def _encode(tokenizer: WhisperTokenizer, text: str) -> list[int]:
+    if CONTROL_TOKEN.search(text):
+        plain: list[int] = _without_control_tokens(tokenizer.backend_tokenizer).encode(text).ids
+        return plain
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     return ids
+
+
+@functools.lru_cache(maxsize=2)  # making one takes a tenth of a second
+def _without_control_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a copy of a tokenizer that knows no control tokens and adds none around a text."""
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if not CONTROL_TOKEN.search(token["content"])]
+    return Tokenizer.from_str(json.dumps({**state, "post_processor": None}))
 
 
 def prompt_ids(generation: GenerationConfig, language: str, task: str) -> list[int]:

@@ -130,6 +130,21 @@ def test_a_tokenizer_without_its_first_merge_is_repaired():
     assert tokenizer.tokenize("turn on the light") == expected
 
 
+@pytest.mark.parametrize("name", ["demo", "whisper-base", "whisper-tiny.en"])
+def test_control_tokens_in_a_transcript_are_text(name):
+    folder = DEMO_MODEL if name == "demo" else true_model(name)
+    tokenizer, generation = load_processor(str(folder)).tokenizer, GenerationConfig.from_pretrained(folder)
+    tokenizer.add_tokens(["<|0.00|>", "gherkin"])  # the hub's tokenizers have the timestamps
+    first_control = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    for text in ("one <|endoftext|> two", "oh <|en|> hello", "a<|0.00|>", "a <|nospeech|>"):
+        ids = label_ids(tokenizer, generation, text, "en", "transcribe")
+        written = ids[len(prompt_ids(generation, "en", "transcribe")) : -1]
+        assert all(token < first_control for token in written), text
+        assert tokenizer.backend_tokenizer.decode(written).strip() == text
+    plain = label_ids(tokenizer, generation, "a gherkin", "en", "transcribe")
+    assert tokenizer.convert_tokens_to_ids("gherkin") in plain, "tokens that a user added stay tokens"
+
+
 @pytest.mark.parametrize(
     ("language", "folder"),
     [("zh", "audio_cmn_zh_words"), ("nl", "flemishguy_nl"), ("en", "ljspeech_mp3_sample"), ("ja", None), ("th", None)],

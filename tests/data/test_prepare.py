@@ -82,6 +82,19 @@ def test_what_cannot_be_used_is_left_out_and_counted(tmp_path):
     assert report["splits"]["train"]["utterances"] == 1
 
 
+def test_control_tokens_in_transcripts_are_counted_and_named(tmp_path):
+    task = usable(
+        tmp_path / "s",
+        (("a.wav", "<|fr|> bonjour <|fr|>", "fr", "train"), tone(1)),
+        (("b.wav", "<|fr|> au revoir<|endoftext|>", "fr", "train"), tone(1)),
+        (("c.wav", "a < b | c > d", "en", "train"), tone(1)),
+    )
+    report = run(task, tmp_path / "cache").report
+    assert report["control_tokens"] == {"<|fr|>": 2, "<|endoftext|>": 1}
+    assert any("<|fr|> (2), <|endoftext|> (1)" in note for note in report["notes"])
+    assert run(usable(tmp_path / "t"), tmp_path / "cache").report["control_tokens"] == {}
+
+
 def test_a_file_that_is_no_audio_is_left_out_with_its_reason(tmp_path):
     task = usable(tmp_path / "s", (("bad.wav", "x", "en", "train"), None))
     (tmp_path / "s" / "bad.wav").write_text("this is text")

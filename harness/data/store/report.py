@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from harness.data.audio import RESAMPLER, SAMPLE_RATE, UndecodableError, decode
+from harness.data.labels import CONTROL_TOKEN
 from harness.data.sources import Listing
 from harness.data.splits import describe_leaks, find_leaks
 from harness.data.store.build import UNDECODABLE, PreparedClips
@@ -32,7 +33,8 @@ def make_report(
         limits: Limits on seconds and label tokens.
 
     Returns:
-        Counts and durations (s) by split and source, exclusions by reason and one by one, leaks, and notes.
+        Counts and durations (s) by split and source, control tokens in transcripts, exclusions by reason and one by
+        one, leaks, and notes.
 
     Raises:
         UserError: A split has no usable clip.
@@ -62,11 +64,12 @@ def make_report(
             for source in task.source_names()
         },
         "long": {"utterances": len(long), "seconds": _seconds(long)},
+        "control_tokens": (control_tokens := _control_tokens(kept)),
         "excluded": dict(Counter(item["reason"] for item in excluded).most_common()),
         "excluded_clips": excluded,
         "cuts": cuts,
         "leaks": leaks,
-        "notes": [*proxy_notes, *notes, *describe_leaks(leaks)],
+        "notes": [*proxy_notes, *notes, *_control_token_note(control_tokens), *describe_leaks(leaks)],
         "limits": limits,
         "resampler": RESAMPLER,
     }
@@ -102,6 +105,18 @@ def _summary(members: list[Utterance]) -> dict[str, Any]:
         "seconds": _seconds(members),
         "speakers": len({(u.dataset, u.speaker) for u in members if u.speaker}),
     }
+
+
+def _control_tokens(utterances: list[Utterance]) -> dict[str, int]:
+    """Return how many transcripts contain each control token of Whisper."""
+    return dict(Counter(token for u in utterances for token in set(CONTROL_TOKEN.findall(u.text))).most_common())
+
+
+def _control_token_note(found: dict[str, int]) -> list[str]:
+    if not found:
+        return []
+    named = ", ".join(f"{token} ({count})" for token, count in list(found.items())[:5])
+    return [f"transcripts contain control tokens, here read as plain text; remove them if they are markup: {named}"]
 
 
 def _seconds(members: list[Utterance]) -> float:

@@ -1,5 +1,6 @@
 PYTHON ?= python3
 STUDY ?= demo
+RESULTS ?= results
 PORT ?= 5000
 BIN := .venv/bin
 # Tests that start no sweep, train nothing and create no MLflow database.
@@ -55,9 +56,9 @@ docs: .venv/installed-docs ## Generate the reference pages and build the site in
 
 # Started in the study's folder, because artifact locations are stored relative to it. One worker and no job
 # runner: 0.5 GB and 6 s instead of 2.1 GB and 15 s.
-ui: .venv ## Open the runs of STUDY in MLflow, on this machine only
+ui: .venv ## Open the runs of STUDY (in RESULTS) in MLflow, on this machine only
 	@echo "the run table: http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=sweep"
-	cd results/$(STUDY) && MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(CURDIR)/$(BIN)/mlflow server --workers 1 \
+	cd "$(RESULTS)/$(STUDY)" && MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(CURDIR)/$(BIN)/mlflow server --workers 1 \
 		--host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db --default-artifact-root artifacts
 
 clean: ## Remove the environment and the caches

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from harness import catalog
 from harness.errors import UserError
 from harness.model_size.parameters import Dimensions, dimensions
 from harness.records.files import write_json
-from harness.records.study_folder import StudyFolder
+from harness.records.study_folder import StudyFolder, checked_name
 from harness.spec.messages import Open
 from harness.spec.recipe import Recipe
 from harness.spec.space import SearchSpace
@@ -158,12 +158,10 @@ def make_plan(
     names = list(chosen.baselines) if baselines is None else baselines
     if names == ["all"]:
         names = catalog.names("baselines")
-    recipes = dict(catalog.recipe(name) for name in ([] if names == ["none"] else names))
+    recipes = _recipes([] if names == ["none"] else names)
     name = study or (f"{space_name}-{spoken.name}" if task else space_name)
-    if not name or Path(name).name != name:
-        raise UserError(f"a study's name becomes a folder in {results}; {name!r} cannot")
     return Plan(
-        study=name,
+        study=checked_name(name, results),
         space=chosen,
         task=spoken,
         task_argument=task_argument,
@@ -180,6 +178,20 @@ def make_plan(
         compute=compute or ComputeOptions(),
         search_options=search_options or SearchOptions(),
     )
+
+
+def _recipes(given: Sequence[str]) -> dict[str, Recipe]:
+    """Return recipes by name.
+
+    Raises:
+        UserError: Two files have one name, which would be that of both in records and tables.
+    """
+    recipes: dict[str, Recipe] = {}
+    for path in given:
+        name, recipe = catalog.recipe(path)
+        if recipes.setdefault(name, recipe) != recipe:
+            raise UserError(f"two different baselines are named {name!r} ({', '.join(given)}); rename one of the files")
+    return recipes
 
 
 def _merged(space: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,21 @@
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from harness.catalog import ROOT
+from harness.errors import UserError
+from harness.orchestration.commands import next_commands
+from harness.orchestration.startup import alone
 from harness.orchestration.time_accounting import PHASES, time_spent
+from harness.plan import make_plan
 from harness.records.study_folder import StudyFolder
 from harness.spec.task import Task
 
@@ -95,7 +102,9 @@ def test_going_on_under_another_task_model_budget_or_seed_is_refused(command, sm
         (["--space", "demo", "--task", "dem"], "did you mean 'demo'"),
         (["--space", "demo", "--baselines", "vanila"], "did you mean 'vanilla'"),
         (["--space", "demo", "--model", "openai/wisper-small", "--dry-run"], "did you mean 'openai/whisper-small'"),
-        (["--space", "demo", "--study", "../x"], "cannot"),
+        (["--space", "demo", "--study", "../x"], "without a path"),
+        (["--space", "demo", "--study", ".."], "without a path"),
+        (["--status", ".."], "without a path"),
         (["--space", "demo", "--trials", "many"], "--trials: expected a whole number of 0 or more, got 'many'"),
         (["--space", "demo", "--trials", "-1"], "0 or more, got '-1'"),
         (["--space", "demo", "--json"], "--dry-run"),
@@ -105,6 +114,31 @@ def test_going_on_under_another_task_model_budget_or_seed_is_refused(command, sm
 def test_a_wrong_command_is_one_message_and_exit_code_2(command, arguments, said):
     done = command("run_sweep.py", *arguments, code=2)
     assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_two_baselines_of_one_name_are_refused(command, tmp_path):
+    other = tmp_path / "tutorial.yaml"
+    other.write_text((ROOT / "baselines" / "tutorial.yaml").read_text().replace("1e-5", "2e-5"))
+    done = command("run_sweep.py", "--space", "demo", "--baselines", "tutorial", other, "--dry-run", code=2)
+    assert "two different baselines are named 'tutorial'" in done.stderr
+    twice = command("run_sweep.py", "--space", "demo", "--baselines", "tutorial", "tutorial", "--dry-run")
+    assert twice.stdout.count("tutorial ") == 1
+
+
+def test_the_next_commands_can_be_pasted_into_a_shell(tmp_path):
+    plan = make_plan("demo", trials=1, seed=1, results=Path("my results?"), study="a'b $x")
+    for line in next_commands(plan, []):
+        words = shlex.split(line.split(":", 1)[1])
+        assert words[:2] in (["python", "compare.py"], ["make", "ui"])
+        assert {"a'b $x", "my results?"} <= {word.split("=")[-1] for word in words}
+
+
+def test_a_study_is_locked_before_anything_of_it_is_written(tmp_path):
+    plan = make_plan("demo", trials=1, seed=1, results=tmp_path)
+    plan.folder.path.mkdir()
+    with FileLock(plan.folder.path / "supervisor.lock"), pytest.raises(UserError, match="already"), alone(plan):
+        pass
+    assert not plan.folder.manifest.exists()
 
 
 def test_a_model_that_cannot_be_loaded_is_one_message(command, tmp_path, cache):

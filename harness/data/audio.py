@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import struct
 from pathlib import Path
 
@@ -14,7 +15,8 @@ SAMPLE_RATE = 16_000
 QUALITY = "HQ"
 RESAMPLER = f"soxr {QUALITY}"
 UNSUPPORTED = {".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp"}
-UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # in the header of a wav file that was written to a pipe
+UNKNOWN_SIZE = 0x7FFFF000  # from here on, and 0, sizes in the header of a wav file that was written to a pipe
+LAYER_3 = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]..", re.DOTALL)  # the first bytes of an mp3's frame
 
 Samples = npt.NDArray[np.float32]
 
@@ -115,11 +117,11 @@ def _check_complete(content: bytes) -> None:
     expected = 0
     if content[:4] == b"RIFF" and len(content) >= 12:
         (size,) = struct.unpack("<I", content[4:8])
-        expected = 0 if size in UNKNOWN_SIZES else size + 8 - 1  # the last byte may be padding that was not written
+        expected = 0 if size >= UNKNOWN_SIZE else size + 8 - 1  # the last byte may be padding that was not written
     elif content[:4] == b"OggS":
         expected = _last_ogg_page_end(content)
     elif content[:3] == b"ID3" or content[:1] == b"\xff":
-        expected = int(0.95 * _mp3_size(content))
+        expected = _mp3_end(content)
     if len(content) < expected:
         raise UndecodableError(f"the file is truncated: {len(content):,} bytes of {expected:,}")
 
@@ -134,13 +136,27 @@ def _last_ogg_page_end(content: bytes) -> int:
     return page + 27 + segments + sum(table)
 
 
-def _mp3_size(content: bytes) -> int:
-    """Return the size in bytes from an mp3's Xing or Info header; 0 if there is none or it does not contain it."""
-    header = max(content.find(b"Xing", 0, 4096), content.find(b"Info", 0, 4096))
-    if header < 0 or len(content) < header + 16 or not content[header + 7] & 2:
+def _mp3_end(content: bytes) -> int:
+    """Return where an mp3 ends by the Xing or Info header of its first frame; 0 if it has none with a size.
+
+    ID3 tags stand before that frame, and may contain any text. Encoders differ in what they count, by a frame or two:
+    of the audio, 5 % may be missing.
+    """
+    start = 0
+    while content[start : start + 3] == b"ID3" and len(content) >= start + 10:
+        size = content[start + 6 : start + 10]  # 7 bits a byte
+        start += 10 + sum(byte << shift for byte, shift in zip(size, (21, 14, 7, 0), strict=True))
+    frame = LAYER_3.search(content, start)
+    if frame is None:
+        return start
+    first, (_, version, _, mode) = frame.start(), frame.group()
+    mpeg_1, mono = version >= 0xFA, mode >= 0xC0
+    header = first + 4 + ((17 if mono else 32) if mpeg_1 else (9 if mono else 17))
+    name, flags = content[header : header + 4], int.from_bytes(content[header + 4 : header + 8])
+    if name not in (b"Xing", b"Info") or not flags & 2:
         return 0
-    start = header + (12 if content[header + 7] & 1 else 8)  # the number of frames, if given, comes first
-    return int.from_bytes(content[start : start + 4], "big")
+    place = header + (12 if flags & 1 else 8)  # the number of frames, if given, comes first
+    return first + int(0.95 * int.from_bytes(content[place : place + 4], "big"))
 
 
 def _reason(error: Exception, source: bytes | Path, suffix: str) -> str:

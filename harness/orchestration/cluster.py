@@ -17,7 +17,7 @@ from harness.hardware.processes import die_with_parent
 from harness.orchestration.already_done import changes
 from harness.orchestration.display import ProgressDisplay
 from harness.orchestration.gpu_assignment import GPUAssignment
-from harness.orchestration.recovery import LOST, end_dead_trials
+from harness.orchestration.recovery import LOST, end_dead_trials, store_interrupted
 from harness.orchestration.stop_conditions import stop_reason
 from harness.orchestration.stop_signals import StopSignals
 from harness.orchestration.trainer_launch import python_path
@@ -25,6 +25,7 @@ from harness.orchestration.trial_loop import run_trials
 from harness.orchestration.worker import Watcher, Worker
 from harness.plan import Plan, needed_dimensions
 from harness.records.study_folder import Run, is_stored, read_record
+from harness.search.best_trials import total_seconds
 from harness.search.heartbeat import GRACE_SECONDS, Heartbeat, HeartbeatMonitor
 from harness.search.storage import Database
 from harness.search.study import Study
@@ -111,18 +112,20 @@ class Cluster:
 
     def run(self, baselines: Sequence[Run], say: Callable[[str], None]) -> None:
         """Keep a job running for every GPU assignment until the study has its trials, or a stop is requested."""
-        lost, used = 0, self.study.count_finished()
+        lost, progress = 0, self._progress(baselines)
         with self._coordinating():
             while True:
                 ended = [number for number, job in self.jobs.items() if job.done()]
                 for number in ended:
                     del self.jobs[number]
-                lost, before, used = lost + len(ended), used, self.study.count_finished()
-                lost = lost if used == before else 0
+                self._end_dead_trials()
+                store_interrupted(self.plan.folder, self.plan, baselines, self._is_dead)
+                before, progress = progress, self._progress(baselines)
+                lost = lost + len(ended) if progress == before else 0
                 if lost > MAX_LOST_JOBS * len(self.gpu_assignments):
                     raise UserError(f"jobs end without work done; their logs are in {self._logs}")
-                self._end_dead_trials()
                 self._pass_on_records()
+                used = self.study.count_finished()
                 missing = [run for run in baselines if not _has_ended(self.plan, run)]
                 searching = used < self.plan.trials and not self._late()
                 self._complete = not missing and used >= self.plan.trials
@@ -136,6 +139,14 @@ class Cluster:
                         self.jobs[assignment.number] = self._submit(assignment, share)
                         say(f"worker {assignment.number} is job {self.jobs[assignment.number].job_id}")
                 time.sleep(POLL_SECONDS)
+
+    def _progress(self, baselines: Sequence[Run]) -> tuple[int, float, int]:
+        """Return what grows with each rung: finished trials, seconds of all trials, rungs of the other runs.
+
+        A job may be shorter than a trial, which then takes several.
+        """
+        rungs = sum(len(read_record(run.folder).rungs) for run in baselines if is_stored(run.folder))
+        return self.study.count_finished(), total_seconds(self.study), rungs
 
     def _late(self) -> bool:
         """Whether no more trials may begin."""
@@ -155,15 +166,18 @@ class Cluster:
         plan = replace(self.plan, compute=replace(compute, mlflow_uri=None))  # this process alone writes MLflow
         return executor.submit(job, plan, assignment, runs)
 
+    def _is_dead(self, attempt: str, worker: str | None) -> bool:
+        """Whether a worker was a job of this process that has ended."""
+        alive = {f"{self.name}-{number}" for number in self.jobs}
+        return bool(worker and worker.startswith(self.name)) and worker not in alive
+
     def _end_dead_trials(self) -> None:
         """End the running trials of jobs that ended, and those without a heartbeat."""
-        alive = {f"{self.name}-{number}" for number in self.jobs}
         running = self.study.running()
         silent = set(self.monitor.stale_trials([trial._trial_id for trial in running]))
 
         def dead(trial: FrozenTrial) -> bool:
-            worker = str(trial.user_attrs.get("worker", ""))
-            return trial._trial_id in silent or (worker.startswith(self.name) and worker not in alive)
+            return trial._trial_id in silent or self._is_dead("", trial.user_attrs.get("worker"))
 
         end_dead_trials(self.study, self.plan, dead, LOST, "died")
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 from argparse import Namespace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,10 +195,9 @@ def print_end(plan: Plan, best: Record | None, console: Console, ended: str | No
         console.print(f"best: {best.name}, validation WER {best.scores.wer:.1%}", style="bold", highlight=False)
         console.print(f"  {settings(best.config)}", highlight=False)
     stored = list(plan.folder.records())
-    records = [record for _, record in stored]
     for line in summary(plan.space, [record for _, record in without_attempts(stored)], ended):
         console.print(line, highlight=False, markup=False)
-    for record in records:
+    for _, record in stored:
         if record.kind in ("zero_shot", "recipe") and not is_searched(record):
             wer = f"{record.scores.wer:.1%}" if record.scores else record.reason
             notes = f" ({'; '.join(record.notes)})" if record.notes else ""
@@ -204,14 +205,21 @@ def print_end(plan: Plan, best: Record | None, console: Console, ended: str | No
     for held in tuned_baselines(stored):
         assert held.best[1].scores is not None
         console.print(f"  {held.name}: {held.best[1].scores.wer:.1%} ({held.note})", highlight=False, markup=False)
-    results = "" if plan.results == Path("results") else f" --results {plan.results}"
-    server = f" --mlflow-uri {plan.compute.mlflow_uri}" if plan.compute.mlflow_uri else ""
-    console.print(f"compare on the test set: python compare.py --study {plan.study}{results}{server}", highlight=False)
+    for line in next_commands(plan, [record for _, record in stored]):
+        console.print(line, highlight=False, markup=False)
+
+
+def next_commands(plan: Plan, records: Iterable[Record]) -> Iterator[str]:
+    """Yield the commands that usually follow a sweep, quoted for a shell."""
+    results = [] if plan.results == Path("results") else ["--results", str(plan.results)]
+    server = ["--mlflow-uri", plan.compute.mlflow_uri] if plan.compute.mlflow_uri else []
+    study = ["--study", plan.study]
+    yield f"compare on the test set: {shlex.join(['python', 'compare.py', *study, *results, *server])}"
     if any(record.portion.with_validation and record.state == "complete" for record in records):
-        console.print(
-            f"publish the refit:       python -m harness.publish --study {plan.study} --refit{results}", highlight=False
-        )
-    console.print(f"browse the runs:         make ui STUDY={plan.study}", highlight=False)
+        refit = ["python", "-m", "harness.publish", *study, "--refit", *results]
+        yield f"publish the refit:       {shlex.join(refit)}"
+    place = [f"STUDY={plan.study}", *([f"RESULTS={plan.results}"] if results else [])]
+    yield f"browse the runs:         {shlex.join(['make', 'ui', *place])}"
 
 
 def dry_run(options: Namespace) -> int:

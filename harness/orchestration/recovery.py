@@ -31,7 +31,8 @@ def end_dead_trials(study: Study, plan: Plan, dead: Callable[[FrozenTrial], bool
         plan: The plan of the sweep.
         dead: Whether a running trial is dead.
         reason: Reason for the record.
-        retry: Kind of retry.
+        retry: Kind of retry of a trial that reached no new rung. One that did was only interrupted, such as by the
+            time limit of a cluster job.
     """
     for seen in study.running():
         with study.lock():
@@ -51,19 +52,35 @@ def end_dead_trials(study: Study, plan: Plan, dead: Callable[[FrozenTrial], bool
                 attempt.mkdir(exist_ok=True)
                 record = failure(plan, run, reason, rungs=read_rungs(attempt / "checkpoint"))
                 store(attempt, folder, with_origin(record, frozen))
-            study.tell(trial, record, retry)
+            resumed = study.checkpoint(trial)
+            advanced = len(record.rungs) > len(read_rungs(resumed) if resumed else ())
+            study.tell(trial, record, "interrupted" if advanced else retry)
 
 
 def clean_up_attempts(folder: StudyFolder, plan: Plan, runs: Collection[Run], spare: Collection[str] = ()) -> None:
     """Store the rungs of interrupted baselines and follow-up runs as failed records, and remove all other attempts."""
+    store_interrupted(folder, plan, runs, lambda attempt, worker: attempt not in spare)
+    folder.clear_attempts(spare)
+
+
+def store_interrupted(
+    folder: StudyFolder, plan: Plan, runs: Collection[Run], dead: Callable[[str, str | None], bool]
+) -> None:
+    """Store the rungs of baselines and follow-up runs whose worker died as failed records, to be resumed.
+
+    Args:
+        folder: The study's folder.
+        plan: The plan of the sweep.
+        runs: The baselines and follow-up runs.
+        dead: Whether an attempt is dead, by the name of its folder and of its worker.
+    """
     known = {folder.key(run.folder): run for run in runs}
     for about in folder.path.glob("attempts/*/run.json"):
-        if about.parent.name in spare:
-            continue
         stored = json.loads(about.read_text(encoding="utf-8"))
+        if not dead(about.parent.name, stored.get("worker")):
+            continue
         run, rungs = known.get(stored["record"]), read_rungs(about.parent / "checkpoint")
         if run and rungs and not stored_result(plan, run) and not differences(stored, identity(plan, run)):
             record = failure(plan, run, INTERRUPTED, rungs=rungs)
             data = {**record.data, **stored.get("data", {})}
             store(about.parent, run.folder, record.model_copy(update={"data": data}))
-    folder.clear_attempts(spare)

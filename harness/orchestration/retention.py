@@ -1,23 +1,30 @@
-"""Remove the weights of trials that are not among the best of their search, to save disk space."""
+"""Remove the weights of trials that can no longer be chosen, to save disk space."""
 
 import shutil
 
+from optuna.trial import TrialState
+
 from harness.records.study_folder import StudyFolder, is_searched
 from harness.records.tuned_baselines import tuned_baselines
-from harness.search.best_trials import ranked_trials
+from harness.search.best_trials import pareto_front, ranked_trials
 from harness.search.study import Study
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 def remove_other_weights(study: Study, keep: int, removed: set[int]) -> None:
-    """Remove the weights of all but the best `keep` complete trials. Baselines and replicates keep theirs.
+    """Remove the weights of all trials that have ended but the best `keep` and, of several objectives, the Pareto front.
 
-    A trial that was pruned or failed has stored none. `removed` remembers whose are gone, for they do not come back:
-    looking again at each trial each time would take longer with every trial.
+    Infeasible trials are in neither. Baselines and replicates keep theirs. `removed` remembers whose are gone, because
+    a trial that left the best does not come back.
     """
-    for number in ranked_trials(study)[keep:]:
-        if number not in removed:
-            shutil.rmtree(study.folder.trial(number) / "weights", ignore_errors=True)
-            removed.add(number)
+    ended = study.optuna.get_trials(deepcopy=False, states=ENDED)  # first: a trial may end meanwhile, among the best
+    chosen = set(ranked_trials(study)[:keep])
+    if len(study.space.objectives) > 1:
+        chosen.update(number for number, _ in pareto_front(study))
+    for number in {trial.number for trial in ended} - chosen - removed:
+        shutil.rmtree(study.folder.trial(number) / "weights", ignore_errors=True)
+        removed.add(number)
 
 
 def remove_other_tuned_weights(folder: StudyFolder) -> None:

@@ -19,8 +19,9 @@ def alone(plan: Plan) -> Iterator[None]:
         UserError: The study has another identity, another sweep is running, or the disk is full.
     """
     try:
-        ensure_manifest(plan)
+        plan.folder.path.mkdir(parents=True, exist_ok=True)
         with FileLock(plan.folder.path / "supervisor.lock", timeout=0):
+            ensure_manifest(plan)
             yield
     except Timeout:
         raise UserError(f"study {plan.study!r} is already being worked on by another process") from None

@@ -70,7 +70,7 @@ class Worker:
     ) -> None:
         """Initialize; workers of one trainer share a `time_account`. For the other arguments see TrainerClient."""
         self.plan, self.display, self.folder, self.stop = plan, display, plan.folder, stop
-        self.watchers = list(watchers)
+        self.watchers, self.name = list(watchers), assignment.name if assignment else None
         self.time_account = time_account or new_time_account(plan.folder, coming.began if coming else None)
         self.trainer = TrainerClient(plan, display, stop, self.time_account, assignment, shared, coming)
 
@@ -101,7 +101,8 @@ class Worker:
             resume = run.folder / "checkpoint"
             attempt = self.folder.attempt()
             _ = self.trainer.ready  # writes the data report, which is part of the identity
-            write_json(attempt / "run.json", {"record": self.folder.key(run.folder), **identity(self.plan, run)})
+            about = {"record": self.folder.key(run.folder), "worker": self.name}
+            write_json(attempt / "run.json", {**about, **identity(self.plan, run)})
             if has_rungs(resume) and is_stored(run.folder) and not changes(self.plan, run, read_record(run.folder)):
                 shutil.copytree(resume, attempt / "checkpoint")  # the record's folder is about to be replaced
             outcome = self.attempt(run, attempt, lambda rung: True, attempt / "checkpoint", alone=tried > 0)

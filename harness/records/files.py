@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,6 +27,14 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
         ValueError: The value contains a NaN or an infinity; a missing value must be None.
     """
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the address of a SQLite file, as SQLAlchemy reads it: `?`, `#` and `%` of the path are escaped.
+
+    It names the driver because MLflow creates the folder of an address that begins with "sqlite:///" as it is written.
+    """
+    return f"sqlite+pysqlite:///{quote(str(path))}"
 
 
 def link_files(files: Iterable[Path], base: Path, target: Path) -> None:

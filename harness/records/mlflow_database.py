@@ -15,6 +15,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 from mlflow import MlflowClient
 
+from harness.records.files import sqlite_url
 from harness.records.study_folder import StudyFolder
 
 # Columns of the run table at the address that `make ui` prints, in MLflow's format of a shared view.
@@ -47,7 +48,7 @@ def database_path(folder: StudyFolder) -> Path:
 
 def database_client(path: Path) -> MlflowClient:
     """Return a client of the SQLite database at `path`."""
-    return MlflowClient(tracking_uri=f"sqlite:///{path}")
+    return MlflowClient(tracking_uri=sqlite_url(path))
 
 
 def open_database(folder: StudyFolder) -> None:

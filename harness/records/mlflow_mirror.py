@@ -13,7 +13,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
-from harness.records.files import link_files
+from harness.records.files import link_files, sqlite_url
 from harness.records.mlflow_database import (  # before mlflow: sets its environment
     create_experiment,
     create_tables,
@@ -128,7 +128,7 @@ class MLflowMirror:
         with database_lock(self.folder):
             if self.uri is None:
                 create_tables(database)
-            self._client = MlflowClient(tracking_uri=self.uri or f"sqlite:///{database}")
+            self._client = MlflowClient(tracking_uri=self.uri or sqlite_url(database))
             experiment = self._client.get_experiment_by_name(self.study)
             self._experiment = experiment.experiment_id if experiment else create_experiment(self._client, self.study)
             if self.uri is None:

@@ -79,12 +79,14 @@ class StudyFolder:
     def records(self, skip: Container[str] = ()) -> Iterator[tuple[Path, Record]]:
         """Yield folder and record of the finished runs: baselines, their tuning, trials by number, follow-up runs.
 
+        Folders whose names are not numbers, such as a copy "3-old", are not records.
+
         Args:
             skip: Keys (see `key`) of records to leave out.
         """
         patterns = ("baselines/*/*", "tuning/*/*", "trials/*", "replicates/*/*", "fractions/*/*", "refit/*/*")
         for pattern in patterns:
-            paths = self.path.glob(f"{pattern}/result.json")
+            paths = [path for path in self.path.glob(f"{pattern}/result.json") if path.parent.name.isdecimal()]
             for path in sorted(paths, key=lambda path: (path.parent.parent, int(path.parent.name))):
                 if self.key(path.parent) not in skip:
                     yield path.parent, read_record(path.parent)
@@ -167,10 +169,21 @@ def open_study(results: Path, name: str) -> StudyFolder:
     Raises:
         UserError: There is no such study; the message lists the existing ones.
     """
-    folder = StudyFolder(results / name)
+    folder = StudyFolder(results / checked_name(name, results))
     if not folder.manifest.is_file():
         raise UserError(f"there is no study {name!r} in {results}; {nearest(name, studies(results))}")
     return folder
+
+
+def checked_name(name: str, results: Path) -> str:
+    """Return the name of a study, which is that of its folder in `results`.
+
+    Raises:
+        UserError: It would be another folder.
+    """
+    if name in ("", ".", "..") or Path(name).name != name or "\\" in name or "\0" in name:
+        raise UserError(f"a study's name is that of a folder in {results}, without a path; {name!r} is none")
+    return name
 
 
 def studies(results: Path) -> list[str]:

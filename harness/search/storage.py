@@ -14,6 +14,7 @@ from filelock import FileLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.errors import DISK_FULL, UserError, is_disk_full
+from harness.records.files import sqlite_url
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Database:
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
         self._folder, self._url = folder, with_driver(url) if url else None
-        address = self._url or f"sqlite:///{folder / 'optuna.db'}"
+        address = self._url or sqlite_url(folder / "optuna.db")
         options: dict[str, Any] = {"pool_pre_ping": True} if url else {"connect_args": {"timeout": SQLITE_TIMEOUT}}
         folder.mkdir(parents=True, exist_ok=True)
         # Workers that open a new database at the same time would create its tables twice.

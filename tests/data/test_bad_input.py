@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from recordings import make_folder, tone, write_clip, write_table
 
+from harness.data.audio import UndecodableError, decode
 from harness.data.store import build as building
 from harness.data.store.prepare import list_clips
 from harness.errors import UserError
@@ -43,9 +44,38 @@ def test_truncated_file(tmp_path, folder, prepared, ending):
     assert speech.report["excluded"] == {"cannot be decoded": 1}
 
 
-def test_a_wav_that_was_written_to_a_pipe_is_whole(tmp_path, folder, prepared):
+def id3(text: str, picture: int = 0) -> bytes:
+    """An ID3v2 tag with a comment and a picture of so many bytes."""
+    comment, image = b"\0eng\0" + text.encode("latin-1"), b"\0image/png\0\3\0" + b"\x89" * picture
+    frames = b"".join(
+        name + struct.pack(">I", len(body)) + b"\0\0" + body for name, body in ((b"COMM", comment), (b"APIC", image))
+    )
+    size = bytes(len(frames) >> shift & 127 for shift in (21, 14, 7, 0))
+    return b"ID3\3\0\0" + size + frames
+
+
+# "Info" and "Xing" begin the header of the first frame; in each text, bytes that would be its flags and size follow
+TAGS = [id3("Infos or news"), id3("By Xing for radio: Infos or"), id3("x", 30_000), b""]
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_an_mp3_is_whole_whatever_its_tags_say(tmp_path, rate, channels):
+    write_clip(tmp_path / "clip.mp3", 2.0, rate, channels)
+    content = (tmp_path / "clip.mp3").read_bytes()
+    for tag in [*TAGS, TAGS[0] + TAGS[2]]:
+        (tmp_path / "clip.mp3").write_bytes(tag + content)
+        assert 1.9 < len(decode(tmp_path / "clip.mp3")) / 16_000 < 2.1
+        (tmp_path / "clip.mp3").write_bytes(tag + content[: int(0.6 * len(content))])
+        with pytest.raises(UndecodableError, match="truncated"):
+            decode(tmp_path / "clip.mp3")
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF024, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_wav_that_was_written_to_a_pipe_is_whole(tmp_path, folder, prepared, size):
+    """The last is FFmpeg's, the second that of sox."""
     content = bytearray(encoded("whole.wav", tmp_path))
-    content[4:8] = struct.pack("<I", 0xFFFFFFFF)
+    content[4:8] = struct.pack("<I", size)
     add(folder, make_folder(folder), "piped.wav", content=bytes(content))
     assert prepared(folder=folder).report["excluded"] == {}
 

@@ -17,6 +17,7 @@ from harness.records.files import write_json
 from harness.spec.messages import Decide, Failed, Finished, Open, Ready, Refused, Report, Train, order_adapter
 from harness.spec.result import Cost, Rung, Scores, TrialResult
 
+JOB_RUNGS = int(os.environ.get("FAKE_JOB_RUNGS", "0"))  # new rungs after which the job is killed; 0: never
 STEP = float(os.environ.get("FAKE_SECONDS", "0.02"))
 SPLIT = {"utterances": 1, "seconds": 1.0, "speakers": 1, "hash": "h"}
 REPORT = {"splits": dict.fromkeys(("train", "validation", "test"), SPLIT), "sources": {}, "excluded": {},
@@ -63,7 +64,7 @@ def rung_of(order: Train, index: int, found: str) -> Rung:
                     reference_words=1, normalizer="none")  # fmt: skip
     examples = round(order.budget.examples * order.budget.rungs[index])
     return Rung(index=index, step=examples // 8, examples=examples, train_loss=error, loss=error, scores=scores,
-                train_seconds=STEP, evaluation_seconds=0)  # fmt: skip
+                train_seconds=(index + 1) * STEP, evaluation_seconds=0)  # fmt: skip
 
 
 def train(order: Train) -> TrialResult:
@@ -76,6 +77,7 @@ def train(order: Train) -> TrialResult:
         rungs = [Rung.model_validate(rung) for rung in json.loads((kept / "rungs.json").read_text())]
         found = (kept / f"state-{len(rungs)}").read_text()
         checkpoint(attempt, rungs, found)
+    new = 0
     last, state = (0 if order.config.method == "none" else len(order.budget.rungs) - 1), "complete"
     while True:
         if rungs:
@@ -92,6 +94,8 @@ def train(order: Train) -> TrialResult:
         found += "x"
         rungs.append(rung_of(order, len(rungs), found))
         checkpoint(attempt, rungs, found)
+        if JOB_RUNGS and (new := new + 1) == JOB_RUNGS:
+            os.kill(os.getppid(), signal.SIGKILL)
     (attempt / "transcripts.jsonl").write_text("")
     if state == "complete" and order.config.method != "none":
         (attempt / "weights").mkdir()

@@ -194,6 +194,20 @@ def test_jobs_do_not_outlive_the_command_that_submitted_them(disturbed):
     disturbed.check_whole()
 
 
+def test_jobs_that_are_shorter_than_a_trial_get_on(disturbed):
+    """Each job is killed after one new rung, of three; two without progress would end the sweep."""
+    disturbed.options = ["--workers", "1", "--launcher", "local-jobs", "--baselines", "tutorial"]
+    patch = {"harness.orchestration.cluster:MAX_LOST_JOBS": 1, "harness.orchestration.cluster:POLL_SECONDS": 0.2}
+    disturbed.environment |= {**JOBS, "FAKE_JOB_RUNGS": "1", "FAULT_PATCH": json.dumps(patch)}
+    disturbed.trials = 1
+    output = disturbed.finish()
+    results = disturbed.results()
+    assert results["baselines/tutorial/1"]["state"] == "complete", output
+    assert len(results["baselines/tutorial/1"]["rungs"]) == 3
+    last = max(int(name.split("/")[1]) for name in results if name.startswith("trials/"))
+    assert results[f"trials/{last}"]["state"] == "complete" and len(results[f"trials/{last}"]["rungs"]) == 3
+
+
 @pytest.mark.parametrize(
     "options, instead",
     [

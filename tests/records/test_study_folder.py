@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from examples import record
+from mlflow import MlflowClient
 
 from harness.errors import UserError
+from harness.records.files import sqlite_url
 from harness.records.study_folder import (
     StudyFolder,
     is_stored,
@@ -20,6 +22,7 @@ from harness.records.study_folder import (
     write_text,
     write_transcripts,
 )
+from harness.search.storage import Database
 from harness.spec.result import Transcript
 
 
@@ -31,6 +34,30 @@ def test_a_record_comes_back_as_it_was(tmp_path):
     assert read_record(folder.trial(0)) == record()
     assert (folder.trial(0) / "log.txt").read_text() == "hello"
     assert not attempt.exists()
+
+
+def test_a_folder_that_is_no_record_s_is_not_read(tmp_path):
+    folder = StudyFolder(tmp_path)
+    for name in ("0", "0-old", "copy of 0"):
+        store(folder.attempt(), tmp_path / "trials" / name, record())
+    assert [path.name for path, _ in folder.records()] == ["0"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/tmp", "a\\b"])
+def test_a_study_s_name_is_that_of_one_folder(tmp_path, name):
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(UserError, match="without a path"):
+        open_study(tmp_path / "results", name)
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "a#b", "a b", "å&c=d", "a;b@c:d"])
+def test_an_address_of_a_database_leads_to_its_file(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    Database(folder)
+    MlflowClient(tracking_uri=sqlite_url(folder / "mlflow.db")).search_experiments()
+    assert {path.name for path in folder.iterdir()} == {"optuna.db", "mlflow.db", "databases.lock"}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_folder_without_result_json_does_not_count_and_is_replaced(tmp_path):

@@ -13,7 +13,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 def remove_other_weights(study: Study, keep: int, removed: set[int]) -> None:
-    """Remove the weights of all trials that have ended but the best `keep` and, of several objectives, the Pareto front.
+    """Remove the weights of ended trials but the best `keep` and, with several objectives, those on the Pareto front.
 
     Infeasible trials are in neither. Baselines and replicates keep theirs. `removed` remembers whose are gone, because
     a trial that left the best does not come back.

@@ -8,7 +8,8 @@ import pytest
 from examples import record, rung
 from made import Study
 
-from harness.compare.statistics.search_curves import budget_curve, random_draws
+from harness.compare.statistics.search_curves import FEW, budget_curve, importances, random_draws
+from harness.spec.trial import TrialConfig
 
 RANDOM, TPE, GRID = {"name": "random"}, {"name": "tpe", "n_startup_trials": 3}, {"name": "grid", "n_startup_trials": 10}
 
@@ -79,3 +80,20 @@ def test_a_comparison_writes_the_curve_of_its_random_draws(run, tmp_path):
     rows = json.loads((tmp_path / "out" / "budget.json").read_text())
     assert [(row["trials"], row["unfinished"]) for row in rows] == [(n, 1) for n in range(2, 6)]
     assert rows[-1]["expected_best"] == pytest.approx(0.2)
+
+
+def test_importances_need_some_trials_and_two_settings_that_vary():
+    def searched(count, **fixed):
+        settings = [{"r": 4 * (1 + n % 2), "learning_rate": 1e-3 * (1 + n), **fixed} for n in range(count)]
+        configs = [
+            TrialConfig(method="lora", lora_alpha=8, lora_dropout=0.0, target_modules=("q_proj",), **held)
+            for held in settings
+        ]
+        return [(None, trial(n, 0.1 + n / 100, config=config)) for n, config in enumerate(configs)]
+
+    sampled = {"r": {"choices": [4, 8]}, "learning_rate": {"low": 1e-4, "high": 1.0, "log": True}}
+    assert importances("s", searched(FEW - 1), sampled) == []
+    assert importances("s", searched(FEW, r=4), sampled) == []
+    found = importances("s", searched(FEW + 2), sampled)
+    assert {row.setting for row in found} == {"r", "learning_rate"}
+    assert max(found, key=lambda row: row.importance).setting == "learning_rate", "by which alone the rates differ"

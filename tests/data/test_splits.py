@@ -3,6 +3,7 @@
 import pytest
 from recordings import make_folder, write_clip, write_table
 
+from harness.data.splits import repeat_by_weight
 from harness.errors import UserError
 
 
@@ -86,3 +87,19 @@ def test_too_little_to_cut(tmp_path, prepared):
     make_folder(tmp_path / "s", 1)
     with pytest.raises(UserError, match=r"no utterances for validation|no utterances for test"):
         prepared(folder=tmp_path / "s")
+
+
+@pytest.mark.parametrize("weight", [0.3, 0.5, 1.0, 1.75, 2.4])
+def test_a_weight_draws_its_share_each_epoch_and_every_row_before_any_again(weight):
+    rows, whole = list(range(100, 120)), int(weight)
+    share = weight - whole
+    epochs = [repeat_by_weight(rows, weight, epoch, seed=1) for epoch in range(8)]
+    for epoch, drawn in enumerate(epochs):
+        assert len(drawn) == whole * 20 + round((epoch + 1) * share * 20) - round(epoch * share * 20)
+        assert set(drawn) <= set(rows) and min(map(drawn.count, rows)) >= whole
+    extra = [row for drawn in epochs for row in rows for _ in range(drawn.count(row) - whole)]
+    counts = [extra.count(row) for row in rows]
+    assert max(counts) - min(counts) <= 1
+    assert repeat_by_weight(rows, weight, 0, seed=1) == epochs[0]
+    if share:
+        assert epochs[0] != repeat_by_weight(rows, weight, 0, seed=2)

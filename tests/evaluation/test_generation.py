@@ -7,6 +7,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.evaluation.decoding import Decoder
+from harness.evaluation.generation import generation_options
 from harness.evaluation.long_form import cut_at_pauses, transcribe_long, transcribe_segments, window_seconds
 from harness.model.trial_settings import apply_trial_settings
 from harness.training.context import check_window, make_accelerator
@@ -91,3 +92,9 @@ def test_a_sweep_refuses_a_window_that_cuts_speech(command, small_space):
     small_space.write_text(text.replace("baselines: [vanilla]", "baselines: []"))
     done = command("run_sweep.py", "--space", small_space, "--trials", 1, code=2)
     assert "encoder_window_seconds 1 is shorter than" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_decoding_is_greedy(context):
+    options = generation_options(context.base, "en", "transcribe")
+    assert (options["num_beams"], options["do_sample"]) == (1, False)
+    assert (options["language"], options["task"]) == ("en", "transcribe")

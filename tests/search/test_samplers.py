@@ -8,7 +8,7 @@ import pytest
 from harness.errors import UserError
 from harness.search.grid import grid_point, grid_size
 from harness.search.pruners import make_pruner, rung_step
-from harness.search.samplers import make_sampler
+from harness.search.samplers import ProposalSampler, make_sampler
 from harness.search.sampling import suggest_configuration
 from harness.spec.space import Pruner, SearchSpace
 
@@ -187,3 +187,21 @@ def test_successive_halving_acts_at_each_rung_and_keeps_one_in_the_factor(factor
         trial.should_prune()
     trial.report(0.115, rung_step(pruner, rung))
     assert not trial.should_prune(), f"second of {3 * factor + 1}, of which three pass"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("random", optuna.samplers.RandomSampler),
+        ("grid", ProposalSampler),
+        ("gp", optuna.samplers.RandomSampler),  # before enough trials have ended
+        ("cmaes", optuna.samplers.CmaEsSampler),
+        ("nsga2", optuna.samplers.NSGAIISampler),
+        ("tpe", optuna.samplers.TPESampler),
+    ],
+)
+def test_each_name_is_the_sampler_that_it_says(name, kind):
+    sampled = {
+        key: SPACE["sampled"][key] for key in ("r", "target_modules", "learning_rate")
+    }  # a grid has no condition
+    assert type(make_sampler(space(name, sampled=sampled), seed=1, number=0)) is kind

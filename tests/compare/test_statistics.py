@@ -1,12 +1,14 @@
 """The tests against closed forms, published figures, and scipy's own functions."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from harness.compare.statistics.comparisons import verdict
+from harness.compare.statistics.groups import groupings
 from harness.compare.statistics.tests import (
     Interval,
     block_bootstrap,
@@ -194,3 +196,16 @@ def test_equal_systems_are_called_different_in_three_to_seven_percent(speakers):
 def test_a_stated_effect_is_found_in_at_least_eighty_percent(speakers, effect):
     _, _, p = jackknife_many(*drawn(speakers, effect, seed=40 + speakers))
     assert np.mean(p < 0.05) >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("seconds", "label"),
+    [
+        (None, "unknown"), (0.5, "under 2 s"), (1.99, "under 2 s"), (2.0, "2 to 5 s"), (4.99, "2 to 5 s"),
+        (5.0, "5 to 10 s"), (10.0, "10 to 30 s"), (29.9, "10 to 30 s"), (30.0, "30 s and more"),
+    ],
+)  # fmt: skip
+def test_a_clip_stands_in_the_group_that_its_name_says(seconds, label):
+    test = SimpleNamespace(conditions=["a", "a"], datasets=["a", "a"], speakers=["a", "a"], seconds=[seconds, 99.0])
+    expected = {} if label == "30 s and more" else {"duration": [label, "30 s and more"]}
+    assert groupings(test) == expected

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from examples import batch_of
+from trials import run
 
 from harness.data.batches import IGNORED, Batch, Step, chunks, example_order
 from harness.data.labels import label_ids
@@ -105,3 +106,11 @@ def test_the_order_of_examples_is_the_seed_s_alone():
     order = drawn(3)
     assert sorted(order[:10]) == sorted(order[10:20]) == rows and order[:10] != order[10:20]
     assert drawn(3) == order != drawn(4)
+
+
+def test_costs_count_the_audio_of_an_epoch(context, lora, tmp_path):
+    cost = run(context, lora, tmp_path / "run").cost
+    epoch = context.speech.report["epoch"]
+    assert cost.samples_per_second > 0
+    expected = cost.samples_per_second * epoch["seconds"] / epoch["utterances"]
+    assert cost.audio_seconds_per_second == pytest.approx(expected)

@@ -122,17 +122,28 @@ def try_mutant(copy: Path, mutant: Mutant, tests: list[str], timeout: float) -> 
     return {**mutant._asdict(), "outcome": outcome, "seconds": round(seconds, 1), "line": line, "old": old, "new": new}
 
 
-def report(results: list[dict[str, Any]]) -> str:
-    """Return a table by area, and a line for each mutant that the tests did not notice."""
-    lines = ["| area | noticed | not noticed | over time |", "|---|---:|---:|---:|"]
-    for area in dict.fromkeys(result["area"] for result in results):
-        outcomes = Counter(result["outcome"] for result in results if result["area"] == area)
-        lines.append(f"| {area} | {outcomes['failed']} | {outcomes['passed']} | {outcomes['timeout']} |")
+def report(results: list[dict[str, Any]], harmless: dict[str, str]) -> str:
+    """Return a table by area, and a line for each mutant that the tests did not notice.
+
+    Args:
+        results: The lines of the results file.
+        harmless: Why a changed line changes nothing that anybody sees, by its text.
+    """
+    kinds = {"failed": "noticed", "passed": "not noticed", "timeout": "over time", "harmless": "harmless"}
+    lines = [f"| area | {' | '.join(kinds.values())} |", f"|---|{'---:|' * len(kinds)}"]
+    for result in results:
+        if result["outcome"] != "failed" and result["new"] in harmless:
+            result["outcome"] = "harmless"
+    counted = {
+        area: Counter(r["outcome"] for r in results if r["area"] == area) for area in {r["area"] for r in results}
+    }
+    counted["all"] = sum(counted.values(), Counter[str]())
+    lines += [f"| {area} | {' | '.join(str(found[kind]) for kind in kinds)} |" for area, found in counted.items()]
     lines.append("")
     for result in results:
         if result["outcome"] != "failed":
-            place = f"{result['module']}:{result['line']}"
-            lines.append(f"- {place} ({result['outcome']}): `{result['old']}` -> `{result['new']}`")
+            why = harmless.get(result["new"], kinds[result["outcome"]])
+            lines.append(f"- {result['module']}:{result['line']}: `{result['old']}` -> `{result['new']}`: {why}")
     return "\n".join(lines)
 
 
@@ -147,6 +158,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="print the results only")
     options = parser.parse_args()
     areas = yaml.safe_load(AREAS.read_text(encoding="utf-8"))
+    harmless = areas.pop("harmless")
     areas = {name: areas[name] for name in options.areas or areas}
     stored = options.results.read_text(encoding="utf-8").splitlines() if options.results.is_file() else []
     results = [json.loads(line) for line in stored]
@@ -168,7 +180,7 @@ def main() -> None:
             with options.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(results[-1], ensure_ascii=False) + "\n")
         shutil.rmtree(copy)
-    print(report([result for result in results if result["area"] in areas]))
+    print(report([result for result in results if result["area"] in areas], harmless))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from transformers import WhisperForConditionalGeneration
 
 from harness.evaluation.generation import window_extractor
 from harness.model.base import Base
+from harness.publish.alignment import alignment_heads
 from harness.publish.best_run import BestRun
 from harness.publish.decoders import import_package
 
@@ -30,8 +31,8 @@ def write_merged(model: WhisperForConditionalGeneration, base: Base, best_run: B
     """Write weights (safetensors, fp32), configuration, tokenizer and feature extractor of a merged model.
 
     Its generation configuration contains the task and, if there is only one, the language's token, so that a user need
-    not name them. The encoder window is the present one. preprocessor_config.json is for faster-whisper and older
-    versions of Transformers.
+    not name them, and the alignment heads, which CTranslate2's converter reads too. The encoder window is the present
+    one. preprocessor_config.json is for faster-whisper and older versions of Transformers.
     """
     model.save_pretrained(folder)
     extractor = window_extractor(base)
@@ -40,6 +41,8 @@ def write_merged(model: WhisperForConditionalGeneration, base: Base, best_run: B
     extractor.save_pretrained(folder)
     _update(folder / "processor_config.json", feature_extractor=extractor.to_dict())
     settings: dict[str, Any] = {}
+    if heads := alignment_heads(model.generation_config, model.config):
+        settings["alignment_heads"] = heads
     if getattr(model.generation_config, "is_multilingual", True):
         settings["task"] = best_run.speech_task
         if best_run.language is not None:

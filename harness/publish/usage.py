@@ -1,15 +1,11 @@
 """Write the code with which a reader uses a published form; a test runs each in the reader's own package."""
 
-import base64
-import gzip
-from typing import Any
-
-import numpy as np
 from jinja2 import Environment
 
 from harness.data.labels import is_multilingual
 from harness.model.base import Base
 from harness.model_size.parameters import POSITIONS_PER_SECOND
+from harness.publish.alignment import alignment_heads, openai_heads
 from harness.publish.best_run import BestRun
 from harness.spec.trial import BaseWeights
 
@@ -36,6 +32,7 @@ def usage(environment: Environment, best_run: BestRun, form: str, base: Base, of
     language = (best_run.language or "CODE") if multilingual and config.forced_language else None
     task = best_run.speech_task if multilingual else None
     window = config.encoder_window_seconds
+    heads = alignment_heads(generation, base.model.config)
     named = _arguments(language=language, task=task)
     return environment.get_template("use.md.j2").render(
         form=form,
@@ -46,7 +43,7 @@ def usage(environment: Environment, best_run: BestRun, form: str, base: Base, of
         rate=base.processor.feature_extractor.sampling_rate,
         named=named,
         pipeline_options=', "language": "CODE"' if language == "CODE" else "",
-        alignment_heads=alignment_heads(generation, base.model.config),
+        alignment_heads=heads and openai_heads(heads, base.model.config),
         official=official,
         prompt=["<|startoftranscript|>"]
         + ([f"<|{language or 'CODE'}|>", f"<|{task}|>"] if multilingual else [])
@@ -56,17 +53,3 @@ def usage(environment: Environment, best_run: BestRun, form: str, base: Base, of
 
 def _arguments(**values: str | None) -> str:
     return "".join(f'{name}="{value}", ' for name, value in values.items() if value is not None)
-
-
-def alignment_heads(generation: Any, config: Any) -> bytes | None:
-    """Return the cross-attention heads that follow the audio, as openai-whisper's set_alignment_heads reads them.
-
-    None if the model's generation configuration names none; the package then uses all heads of the upper layers.
-    """
-    heads = getattr(generation, "alignment_heads", None)
-    if not heads:
-        return None
-    mask = np.zeros((config.decoder_layers, config.decoder_attention_heads), dtype=bool)
-    for layer, head in heads:
-        mask[layer, head] = True
-    return base64.b85encode(gzip.compress(mask.tobytes(), mtime=0))

@@ -88,6 +88,7 @@ def test_at_whispers_true_vocabulary_the_same_text_is_decoded(program, tmp_path,
         processor.feature_extractor.save_pretrained(tmp_path / "hf")
         write_ctranslate2(tmp_path / "hf", tmp_path / "ct2")
         loaded = package.models.Whisper(str(tmp_path / "ct2"), device="cpu", compute_type="float32")
+        assert loaded.is_multilingual, "faster-whisper asks before it builds a prompt"
         prompt = [50258, 50259, 50359, 50363]
         features = package.StorageView.from_array(np.ascontiguousarray(mel, dtype=np.float32))
         results = loaded.generate(features, [prompt] * len(files), beam_size=1, max_length=100)  # CTranslate2 halves it

@@ -12,15 +12,17 @@ import pytest
 import soundfile
 import torch
 from studies import Studies
+from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 from true_whisper import true_model
 
 from harness.catalog import DEMO_MODEL
 from harness.data.audio import decode
 from harness.evaluation.decoding import Decoder
 from harness.evaluation.long_form import transcribe_segments
+from harness.publish import decoders, forms
 from harness.publish.__main__ import main
+from harness.publish.alignment import OFFICIAL_HEADS, alignment_heads, openai_heads
 from harness.publish.best_run import find_best_run, load_best_run
-from harness.publish.usage import alignment_heads
 from harness.spec.messages import Open
 from harness.spec.task import Task
 from harness.spec.trial import TrialConfig
@@ -118,28 +120,55 @@ def test_a_run_with_its_own_window_is_published_with_it(studies, context, cache,
     assert isinstance(read(tmp_path / "out/merged", DEMO_MODEL, clip), str)
 
 
-def test_another_form_leaves_the_merged_model_alone(studies, cache, tmp_path, capsys):
-    pytest.importorskip("ctranslate2")
+@pytest.mark.parametrize("form", ["openai", "ctranslate2"])
+def test_another_form_leaves_the_merged_model_alone(form, studies, cache, tmp_path, monkeypatch):
+    if form == "openai":  # the demo's windows are too short for the program, not for the file
+        monkeypatch.setattr(forms, "openai_refusal", lambda base, best_run: None)
+        monkeypatch.setattr(decoders, "decode_with_openai", lambda path, sample, device: ["x"] * len(sample.clips))
+    else:
+        pytest.importorskip("ctranslate2")
     where = ["--results", studies.results, "--cache-dir", cache, "--output", tmp_path / "out", "--sample", 1]
     assert main(list(map(str, ["--study", "lora", "--to", "merged", *where]))) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out/merged").iterdir()}
-    assert main(list(map(str, ["--study", "lora", "--to", "ctranslate2", *where]))) == 0
+    assert any(path.name == "README.md" for path in before)
+    main(list(map(str, ["--study", "lora", "--to", form, *where])))
     assert {path: path.read_bytes() for path in (tmp_path / "out/merged").iterdir()} == before
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"merged", "ctranslate2"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"merged", form}
 
 
-def test_the_card_gives_openai_whisper_the_models_own_alignment_heads():
+def test_the_code_of_an_adapter_reads_a_base_that_is_stored_in_fp16(studies, context, cache, tmp_path):
+    half = WhisperForConditionalGeneration.from_pretrained(DEMO_MODEL, dtype=torch.float16)
+    half.save_pretrained(tmp_path / "base")
+    WhisperProcessor.from_pretrained(DEMO_MODEL).save_pretrained(tmp_path / "base")
+    assert json.loads((tmp_path / "base/config.json").read_text())["dtype"] == "float16"
+    arguments = ["--study", "lora", "--to", "adapter", "--output", tmp_path / "out", "--sample", 1]
+    assert main(list(map(str, [*arguments, "--results", studies.results, "--cache-dir", cache]))) == 0
+    row, clip = first_clip(context, tmp_path)
+    assert read(tmp_path / "out/adapter", tmp_path / "base", clip) == judged(studies.results, "lora", context, row)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_card_gives_openai_whisper_the_models_own_alignment_heads(named):
     whisper = pytest.importorskip("whisper.model")
-    from types import SimpleNamespace as Names
-
-    heads = [[3, 1], [4, 2], [4, 3], [4, 7], [5, 1], [5, 2], [5, 4], [5, 6]]  # of whisper-base
-    dump = alignment_heads(Names(alignment_heads=heads), Names(decoder_layers=6, decoder_attention_heads=8))
+    own = [[3, 1], [4, 2], [4, 3], [4, 7], [5, 1], [5, 2], [5, 4], [5, 6]]  # of whisper-base
+    config = WhisperConfig(
+        d_model=512, encoder_layers=6, decoder_layers=6, encoder_ffn_dim=2048, decoder_ffn_dim=2048,
+        encoder_attention_heads=8, decoder_attention_heads=8,
+    )  # fmt: skip
+    generation = GenerationConfig(alignment_heads=[[5, 6], *own[:7]]) if named else GenerationConfig()
+    heads = alignment_heads(generation, config)
     dims = whisper.ModelDimensions(80, 1500, 8, 8, 1, 51865, 448, 8, 8, 6)
     model = whisper.Whisper(dims)
     assert len(model.alignment_heads.indices().T) == 24
-    model.set_alignment_heads(dump)
-    assert model.alignment_heads.indices().T.tolist() == heads
-    assert alignment_heads(Names(), None) is None
+    model.set_alignment_heads(openai_heads(heads, config))
+    assert model.alignment_heads.indices().T.tolist() == own == sorted(heads)
+    config.decoder_layers = 2
+    assert alignment_heads(GenerationConfig(), config) is None
+
+
+def test_alignment_heads_of_official_models_are_those_of_openai_whisper():
+    theirs = pytest.importorskip("whisper")._ALIGNMENT_HEADS
+    assert {name: theirs[name] for name in OFFICIAL_HEADS} == OFFICIAL_HEADS
 
 
 @pytest.mark.slow
@@ -167,6 +196,9 @@ def test_true_whisper_is_read_by_each_program(tmp_path, speech_folder, capsys):
     )
     where = ["--results", made.results, "--cache-dir", tmp_path / "cache", "--output", tmp_path / "out", "--sample", 2]
     assert main(list(map(str, ["--study", "base", *where]))) == 0, capsys.readouterr().out
+    config = json.loads((tmp_path / "out/ctranslate2/config.json").read_text())
+    assert len(config["alignment_heads"]) == 8, "whisper-base's own, not 24 of the upper layers"
+    assert "set_alignment_heads(b'" in (tmp_path / "out/openai/README.md").read_text()
     row, clip = first_clip(context, tmp_path)
     expected = judged(made.results, "base", context, row)
     for form in ("adapter", "merged", "openai", "ctranslate2"):

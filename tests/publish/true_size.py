@@ -47,7 +47,7 @@ def write_true_size(folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps(settings))
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     vocabulary = {token: i for token, i in tokenizer["model"]["vocab"].items() if i < DEMO_TEXT}
-    fillers = {f"<filler {i}>": i for i in range(DEMO_TEXT, TEXT)}
+    fillers = {f"<filler {i}>" if i < TEXT - 1 else "": i for i in range(DEMO_TEXT, TEXT)}  # "" as in Whisper
     special = {token: whisper_id(i) for token, i in tokenizer["model"]["vocab"].items() if i >= DEMO_TEXT}
     tokenizer["model"]["vocab"] = {**vocabulary, **fillers, **special}
     for added in tokenizer["added_tokens"]:

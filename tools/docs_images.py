@@ -47,7 +47,7 @@ def leaderboard(figure: Figure, rows: list[Row]) -> None:
         table.text(x, -0.7, text, ha="right", va="center", color=GREY)
     axes.set_yticks(range(len(rows)), [row["system"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -1)
-    axes.set_xlim(0, 100)
+    axes.set_xlim(0, max(100, *(105 * row["ci_high"] for row in rows)))
     axes.set_xlabel("test WER % with 95 % interval; filled: tied")
 
 
@@ -62,7 +62,7 @@ def wer_cost(figure: Figure, rows: list[Row]) -> None:
         axes.annotate(label, (seconds, rate), xytext=(9, 0), textcoords="offset points", va="center", color=colour)
     longest = max(row["train_seconds"] for row in rows)
     axes.set_xlim(-0.04 * longest, 1.3 * longest)
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, max(100, *(105 * row["ci_high"] for row in rows)))
     axes.set_xlabel("training time, seconds")
     axes.set_ylabel("test WER %")
 
